@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors written for the person who typed the command."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class UserError(Exception):
+    """Something the user can mend: a file, a row, a column, a key.
+
+    The message names the place, what was found, what was expected and what to do. The command line prints it alone,
+    without a traceback.
+    """
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """A suggestion to append to a message about an unknown ``word``.
+
+    Returns:
+        ``' Did you mean "x"?'`` for the closest of ``candidates``, or an empty string when none is close.
+
+    Example:
+        >>> did_you_mean("max_epocs", ["max_epochs", "bag_size"])
+        ' Did you mean "max_epochs"?'
+    """
+    close = difflib.get_close_matches(word, [str(candidate) for candidate in candidates], n=1)
+    return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def raise_together(heading: str, problems: Sequence[str], shown: int = 20) -> None:
+    """Raise one :class:`UserError` that lists all ``problems``; do nothing when there are none.
+
+    Args:
+        heading: what was checked, without a final colon.
+        problems: one line each.
+        shown: how many are printed in full; the rest are counted.
+
+    Raises:
+        UserError: if there is at least one problem.
+    """
+    if not problems:
+        return
+    lines = [f"{heading}:", *(f"  - {problem}" for problem in problems[:shown])]
+    if len(problems) > shown:
+        lines.append(f"  … and {len(problems) - shown} more.")
+    raise UserError("\n".join(lines))
