@@ -25,8 +25,9 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
         >>> did_you_mean("max_epocs", ["max_epochs", "bag_size"])
         ' Did you mean "max_epochs"?'
     """
-    close = difflib.get_close_matches(word, [str(candidate) for candidate in candidates], n=1)
-    return f' Did you mean "{close[0]}"?' if close else ""
+    by_folded = {str(candidate).casefold(): str(candidate) for candidate in candidates}
+    close = difflib.get_close_matches(word.casefold(), by_folded, n=1)
+    return f' Did you mean "{by_folded[close[0]]}"?' if close else ""
 
 
 def raise_together(heading: str, problems: Sequence[str], shown: int = 20) -> None:

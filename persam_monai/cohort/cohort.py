@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cohort: validated slides, their patients, labels and clinical records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from persam_monai.clinical import ClinicalSchema
+from persam_monai.cohort.entry import SlideEntry
+from persam_monai.cohort.reading import read_entries
+from persam_monai.cohort.table import read_table
+from persam_monai.errors import UserError, raise_together
+
+SCHEMA_FILE = "clinical.yaml"
+TABLE_FILE = "cohort.csv"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Slides of a study, each with its patient.
+
+    Args:
+        entries: one per slide, in the order of the table.
+        schema: classes and clinical variables.
+        source: the table, for messages.
+    """
+
+    entries: tuple[SlideEntry, ...]
+    schema: ClinicalSchema
+    source: str = "the cohort"
+
+    @classmethod
+    def load(cls, table_path: str | Path, schema: ClinicalSchema, require_labels: bool = True) -> Cohort:
+        """Read and check a cohort table.
+
+        Args:
+            table_path: CSV in UTF-8 with the columns ``patient_id``, ``slide``, ``label``, the variables of the schema,
+                and perhaps ``fold`` and ``mpp``; further columns are ignored.
+            schema: classes and clinical variables.
+            require_labels: False for inference, where labels may be absent.
+
+        Raises:
+            UserError: with all problems of the table: row, column, what was found, what was expected.
+        """
+        path = Path(table_path)
+        return cls(read_entries(read_table(path), schema, require_labels), schema, str(path))
+
+    @classmethod
+    def load_dir(cls, dataset_dir: str | Path, require_labels: bool = True) -> Cohort:
+        """Read ``clinical.yaml`` and ``cohort.csv`` of a folder.
+
+        Raises:
+            UserError: if the folder or a file is missing, and as :meth:`load` and :meth:`ClinicalSchema.load` do.
+        """
+        folder = Path(dataset_dir)
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder}: no such folder; expected the dataset folder with {SCHEMA_FILE} and {TABLE_FILE} "
+                "(--dataset_dir names it)."
+            )
+        roles = {
+            SCHEMA_FILE: "the clinical schema: classes and groups of variables",
+            TABLE_FILE: "the cohort table: one row per slide",
+        }
+        missing = [f"{folder / name} ({role})" for name, role in roles.items() if not (folder / name).exists()]
+        raise_together(f"{folder}: the dataset folder lacks", missing)
+        return cls.load(folder / TABLE_FILE, ClinicalSchema.load(folder / SCHEMA_FILE), require_labels)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[SlideEntry]:
+        return iter(self.entries)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; a label is an index into them."""
+        return self.schema.classes
+
+    @cached_property
+    def _first_of(self) -> dict[str, SlideEntry]:
+        """The first entry of each patient; the others agree with it."""
+        first: dict[str, SlideEntry] = {}
+        for entry in self.entries:
+            first.setdefault(entry.patient_id, entry)
+        return first
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Each patient once, in the order of the table."""
+        return tuple(self._first_of)
+
+    @property
+    def labels(self) -> tuple[int | None, ...]:
+        """Label of each slide."""
+        return tuple(entry.label for entry in self.entries)
+
+    @cached_property
+    def patient_labels(self) -> dict[str, int | None]:
+        """Label of each patient: that of any labelled slide."""
+        labels: dict[str, int | None] = dict.fromkeys(self.patients)
+        labels.update({entry.patient_id: entry.label for entry in self.entries if entry.label is not None})
+        return labels
+
+    def class_counts(self) -> list[int]:
+        """How many slides each class has; unlabelled slides count nowhere."""
+        return [self.labels.count(index) for index in range(len(self.classes))]
+
+    def clinical_matrix(self) -> np.ndarray:
+        """Encoded records of ``patients``, each once: float32 ``[patients, schema.size]``, NaN for missing."""
+        records = [entry.clinical for entry in self._first_of.values()]
+        return np.stack(records) if records else np.empty((0, self.schema.size), dtype=np.float32)
+
+    def subset(self, entries: Iterable[SlideEntry]) -> Cohort:
+        """A cohort of some of the entries, with the same schema."""
+        return replace(self, entries=tuple(entries))

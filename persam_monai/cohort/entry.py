@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One row of the cohort table, validated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SlideEntry:
+    """A slide and what is known of its patient.
+
+    The printed form leaves out the patient: entries may end in logs.
+
+    Args:
+        slide: the cell's text; the slide's name in all outputs.
+        path: the slide file, absolute.
+        patient_id: identifier of the patient, who may have several slides.
+        label: index into the classes, or None when unknown.
+        clinical: encoded record, float32 ``[schema.size]``, NaN for missing; the same for all slides of a patient.
+        mpp: micrometres per pixel that override the slide's own, or None.
+        fold: the table's fold, or None.
+        row: line in the table's file; the header is line 1.
+    """
+
+    slide: str
+    path: Path
+    patient_id: str = field(repr=False)
+    label: int | None = field(repr=False)
+    clinical: np.ndarray = field(repr=False, compare=False)
+    mpp: float | None
+    fold: int | None
+    row: int

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands between MONAI's command line and the person who types it: error messages and misspelt overrides."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from pydoc import locate
+from types import TracebackType
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser
+from monai.bundle.config_item import ConfigComponent
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+
+from persam_monai.errors import UserError, did_you_mean
+
+# `python -m monai.bundle run` binds positional arguments in this order; none of these is an override.
+RUN_ARGUMENTS = (
+    "run_id",
+    "init_id",
+    "final_id",
+    "meta_file",
+    "config_file",
+    "logging_file",
+    "tracking",
+    "args_file",
+)
+# Keys that MONAI adds or that belong to the metadata file; they need not stand in a config.
+FOREIGN_KEYS = frozenset({"bundle_root", "workflow_type", "properties_path"})
+
+
+def begin(debug: bool = False) -> None:
+    """The first line of every config's ``initialize``.
+
+    Refuses overrides that no config key answers to, and makes the command line end with the message of our own error
+    alone.
+
+    Args:
+        debug: keep the traceback of our own errors.
+
+    Raises:
+        UserError: names the unknown override and the key that was probably meant.
+    """
+    if not debug:
+        sys.excepthook = _print_user_error
+        _quieten_engines()
+    given = _typed(sys.argv)
+    if given is not None:
+        check_overrides(*given)
+
+
+def running_config() -> dict[str, Any]:
+    """The config that is being run, with all files merged and all overrides applied, before anything is evaluated.
+
+    For use in a config's expressions. MONAI hands an expression no reference to the whole config; the parser that
+    evaluates it is found among the callers.
+
+    Raises:
+        RuntimeError: if no config is being evaluated.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, ConfigParser):
+            return copy.deepcopy(caller.get())
+        frame = frame.f_back
+    raise RuntimeError("running_config() is for the expressions of a config that MONAI is running.")
+
+
+def user_error_in(error: BaseException | None) -> UserError | None:
+    """The :class:`UserError` that ``error`` is or was caused by, if there is one."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, UserError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _print_user_error(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
+    """An excepthook: our own message alone, everything else as Python prints it."""
+    error = user_error_in(value)
+    if error is None:
+        sys.__excepthook__(kind, value, traceback)
+    else:
+        print(f"\nError: {error}", file=sys.stderr)
+
+
+class _NotTerminating(logging.Filter):
+    """Drops Ignite's announcement of an exception that the excepthook prints anyway."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to keep ``record``."""
+        return "terminating due to exception" not in record.msg
+
+
+def _quieten_engines() -> None:
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_NotTerminating())
+
+
+def _typed(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]] | None:
+    """Config files and overrides on the command line of ``monai.bundle run``; None if that is not what runs."""
+    if len(argv) < 2 or Path(argv[0]).parts[-3:] != ("monai", "bundle", "__main__.py"):
+        return None
+    if argv[1] not in ("run", "run_workflow"):
+        return None
+    given: dict[str, Any] = {}
+    positional = iter(RUN_ARGUMENTS)
+    words = list(argv[2:])
+    while words:
+        word = words.pop(0)
+        if not _is_flag(word):
+            given[next(positional, "args_file")] = DefaultParseValue(word)
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals and words and not _is_flag(words[0]):
+            value = words.pop(0)
+        given[name.replace("-", "_")] = DefaultParseValue(value) if value else True
+    if given.get("args_file"):
+        given = {**ConfigParser.load_config_file(str(given["args_file"])), **given}
+    files = given.get("config_file", [])
+    files = [files] if isinstance(files, str) else list(files)
+    overrides = {name: value for name, value in given.items() if name not in RUN_ARGUMENTS}
+    if given.get("tracking") is not None:
+        overrides = {k: v for k, v in overrides.items() if k not in DEFAULT_MLFLOW_SETTINGS["configs"]}
+    return [str(file) for file in files], overrides
+
+
+def _is_flag(word: str) -> bool:
+    """Whether Python Fire takes a word for a flag; ``-1`` is a value."""
+    return word.startswith("-") and not word.lstrip("-")[:1].isdigit() and len(word.lstrip("-")) > 0
+
+
+def check_overrides(config_files: Sequence[str], overrides: Mapping[str, Any]) -> None:
+    """Refuse overrides that do not stand in the configs.
+
+    Args:
+        config_files: merged in this order, as MONAI does.
+        overrides: ids (``max_epochs``, ``optimizer#lr``, ``train::trainer::max_epochs``) and their values.
+
+    Raises:
+        UserError: names the first unknown id and the nearest known one.
+    """
+    config = ConfigParser.load_config_files(list(config_files)) if config_files else {}
+    for override in overrides:
+        name = override.lstrip("+").replace("::", "#")
+        if name.split("#")[0] not in FOREIGN_KEYS and not name.startswith("_meta_"):
+            _check_override(name, config)
+
+
+def _check_override(name: str, config: Any) -> None:
+    """Follow one id through the nested config."""
+    block = config
+    parts = name.split("#")
+    for depth, part in enumerate(parts):
+        known = _keys(block)
+        if part not in known:
+            path = "#".join(parts[:depth])
+            where = f" in {path}" if path else ""
+            suggestion = did_you_mean(part, known) or _deeper(part, config)
+            raise UserError(
+                f"--{name}: there is no key {part!r}{where} in the config, so it would have no effect.{suggestion}"
+            )
+        block = block[int(part)] if isinstance(block, list) else block.get(part)
+
+
+def _keys(block: Any) -> list[str]:
+    """What may be set in a block: its keys, and what its component takes as arguments."""
+    if isinstance(block, list):
+        return [str(i) for i in range(len(block))]
+    if not isinstance(block, dict):
+        return []
+    return [str(key) for key in block] + (_arguments(block) if "_target_" in block else [])
+
+
+def _arguments(block: dict[str, Any]) -> list[str]:
+    """Arguments of the component that a block describes, and MONAI's own keys of such a block."""
+    target = ConfigComponent(config=block).resolve_module_name()
+    component = locate(target) if isinstance(target, str) else target
+    names = ["_disabled_", "_requires_", "_desc_", "_mode_"]
+    if callable(component):
+        names += list(inspect.signature(component).parameters)
+    return names
+
+
+def _deeper(word: str, block: Any, path: str = "") -> str:
+    """A suggestion of a nested id that ends in ``word``."""
+    found = list(_ids_ending_in(word, block, path))
+    return f' Did you mean "{found[0]}"?' if found else ""
+
+
+def _ids_ending_in(word: str, block: Any, path: str) -> Iterator[str]:
+    if isinstance(block, dict):
+        for key, value in block.items():
+            if key == word and path:
+                yield f"{path}#{key}"
+            yield from _ids_ending_in(word, value, f"{path}#{key}" if path else str(key))

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which cells of a slide make which bag."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from persam_monai.data.randomness import generator_for
+from persam_monai.errors import UserError
+
+
+class Draw(Protocol):
+    """A rule that divides a slide's cells into bags."""
+
+    def count(self, cells: int) -> int:
+        """Number of bags that a slide with this many ``cells`` gives in one epoch."""
+        ...
+
+    def choose(self, cells: int, slide: str, epoch: int, bag: int) -> np.ndarray:
+        """Indices ``int64 [n]`` of the cells in bag number ``bag`` of ``slide`` in ``epoch``."""
+        ...
+
+
+@dataclass(frozen=True)
+class RandomBags:
+    """Disjoint random bags, drawn anew in every epoch: for training and validation.
+
+    A slide with fewer cells than ``bag_size`` gives one bag of all of them.
+
+    Args:
+        bag_size: patches in a bag (the paper: 100).
+        max_bags: most bags of one slide in an epoch (the paper: 30).
+        seed: the run's seed.
+    """
+
+    bag_size: int
+    max_bags: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_positive(bag_size=self.bag_size, max_bags=self.max_bags)
+
+    def count(self, cells: int) -> int:
+        """As many full bags as there are cells for, at least one, at most ``max_bags``."""
+        return min(self.max_bags, max(1, cells // self.bag_size))
+
+    def choose(self, cells: int, slide: str, epoch: int, bag: int) -> np.ndarray:
+        """The ``bag``-th stretch of the epoch's permutation of the slide's cells."""
+        order = generator_for(self.seed, slide, epoch).permutation(cells)
+        return order[bag * self.bag_size : (bag + 1) * self.bag_size]
+
+
+@dataclass(frozen=True)
+class PartitionBags:
+    """Seeded partitions of a slide's cells into bags of nearly equal size: for evaluating and inference.
+
+    In each partition every cell stands in exactly one bag, so that a remainder of 3 patches does not vote like 100.
+
+    Args:
+        bag_size: most patches in a bag.
+        patches_per_slide: how many cells are looked at (the paper: 50 bags of 100), or ``"all"``.
+        partitions: how many times the cells are divided anew.
+        seed: seed of the partitions.
+    """
+
+    bag_size: int
+    patches_per_slide: int | str = 5000
+    partitions: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_positive(bag_size=self.bag_size, partitions=self.partitions)
+        if self.patches_per_slide != "all":
+            _check_positive(patches_per_slide=self.patches_per_slide)
+
+    def _used(self, cells: int) -> int:
+        return cells if self.patches_per_slide == "all" else min(cells, int(self.patches_per_slide))
+
+    def count(self, cells: int) -> int:
+        """``partitions`` × ceil(cells looked at / ``bag_size``)."""
+        return self.partitions * math.ceil(self._used(cells) / self.bag_size)
+
+    def choose(self, cells: int, slide: str, epoch: int, bag: int) -> np.ndarray:
+        """A part of a partition; the same in every ``epoch`` and under whatever name the ``slide`` goes."""
+        per_partition = math.ceil(self._used(cells) / self.bag_size)
+        partition, part = divmod(bag, per_partition)
+        looked_at = generator_for(self.seed, "cells").permutation(cells)[: self._used(cells)]
+        order = generator_for(self.seed, "partition", partition).permutation(looked_at)
+        return np.array_split(order, per_partition)[part]
+
+
+def _check_positive(**settings: object) -> None:
+    """Raise unless every setting is a whole number of at least 1."""
+    for name, value in settings.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name} is {value!r}; expected a whole number of at least 1.")

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictions of a trained model: on the test fold, or on new slides."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.engines import SupervisedEvaluator
+from torch import nn
+
+from persam_monai.clinical import ClinicalSchema
+from persam_monai.cohort import Cohort, SlideEntry, Split
+from persam_monai.data import BagDataset
+from persam_monai.engines.outputs import make_writable
+from persam_monai.errors import UserError, raise_together
+from persam_monai.files import write_json
+from persam_monai.handlers import MLflowRun, PredictionSaver
+from persam_monai.metrics import Votes, always, report
+from persam_monai.model import ModelCard, load_weights
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    evaluator: SupervisedEvaluator,
+    network: nn.Module,
+    card: ModelCard,
+    split: Split,
+    dataset: BagDataset,
+    saver: PredictionSaver,
+    tracking: MLflowRun,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Predict the test fold and say how good the predictions are.
+
+    Args:
+        evaluator: runs the network over ``dataset``.
+        network: the network inside the evaluator's; gets the card's weights.
+        card: of the trained model.
+        split: of the fold.
+        dataset: bags of the test fold.
+        saver: writes the predictions.
+        tracking: the MLflow run.
+        settings: what the user set.
+
+    Returns:
+        What ``metrics.json`` says: scores per slide and per patient, and those of always guessing the class that is
+        commonest in the training fold.
+
+    Raises:
+        UserError: if the model was trained with another schema or another fold, and as :func:`predict`.
+    """
+    _check_same_cohort(card, split.test.schema, settings)
+    with tracking.track():
+        predict(evaluator, network, card, dataset, saver)
+        assert saver.votes is not None
+        metrics = _metrics(saver.votes, split)
+        write_json(saver.folder / "metrics.json", metrics)
+        for level in ("slide", "patient"):
+            scores = {f"test_{level}_{name}": value for name, value in metrics[level].items() if _is_number(value)}
+            tracking.log_metrics(scores)
+        tracking.log_file(saver.folder / "metrics.json")
+    logger.info("Wrote %s and metrics.json.", saver.folder / "predictions.csv")
+    return metrics
+
+
+def predict(
+    evaluator: SupervisedEvaluator, network: nn.Module, card: ModelCard, dataset: BagDataset, saver: PredictionSaver
+) -> None:
+    """Load the model, look for tissue, and let the bags vote. Evaluating and inference share this.
+
+    Raises:
+        UserError: if the weights do not fit, a slide cannot be used, or the folder cannot be written.
+    """
+    make_writable(saver.folder)
+    load_weights(network, card)
+    if dataset.patches.mpp != card.mpp or dataset.patches.size != card.patch_size:
+        logger.warning(
+            "The model was trained on patches of %d px at %g µm/px and is asked about patches of %d px at %g µm/px: it "
+            "has never seen tissue at that scale.",
+            card.patch_size,
+            card.mpp,
+            dataset.patches.size,
+            dataset.patches.mpp,
+        )
+    dataset.prepare()
+    evaluator.run()
+
+
+def new_slides(
+    card: ModelCard,
+    dataset_dir: str,
+    table: str = "cohort.csv",
+    slide: str | None = None,
+    record: Mapping[str, Any] | None = None,
+    slide_mpp: float | None = None,
+) -> Cohort:
+    """The slides to predict, with their records as the model's own schema reads them.
+
+    Args:
+        card: of the trained model.
+        dataset_dir: folder of the table.
+        table: its name; the ``label`` column may be absent.
+        slide: one slide instead of a table.
+        record: the clinical record that goes with ``slide``, variable name to value; absent variables are missing.
+        slide_mpp: µm per level-0 pixel of ``slide`` if the file does not say.
+
+    Raises:
+        UserError: if neither can be read.
+    """
+    if slide is None:
+        if record is not None:
+            raise UserError("--record goes with --slide; for many slides put the records into the table.")
+        return Cohort.load(Path(str(dataset_dir)) / table, card.schema, require_labels=False)
+    path = Path(str(slide)).resolve()
+    if not path.is_file():
+        raise UserError(f"--slide {slide}: there is no such file.")
+    if record is None:
+        logger.warning("No --record is given: the model predicts from the slide alone, all clinical values missing.")
+    if record is not None and not isinstance(record, Mapping):
+        raise UserError(
+            f'--record is {record!r}; expected values by name, such as --record "{{age: 61, sex: female}}".'
+        )
+    clinical = card.schema.encode(record or {}, "--record")
+    return Cohort(
+        (SlideEntry(str(slide), path, path.stem, None, clinical, slide_mpp, None, 1),), card.schema, "--slide"
+    )
+
+
+def _check_same_cohort(card: ModelCard, schema: ClinicalSchema, settings: Mapping[str, Any]) -> None:
+    """The test fold must be the one the model was not trained on, read as the model was taught to read it."""
+    if schema != card.schema:
+        raise UserError(
+            f"The clinical schema in dataset_dir is not the one that {card.path} was trained with. Evaluate with that "
+            "one (it stands in model.json under schema), or train anew."
+        )
+    raise_together(
+        f"{card.path} was trained with another split, so its test fold may hold patients it was trained on",
+        [
+            f"{name} was {card.settings[name]!r} and is now {settings[name]!r}: give --{name} {card.settings[name]}"
+            for name in ("fold", "folds", "seed")
+            if card.settings.get(name) != settings.get(name)
+        ],
+    )
+
+
+def _metrics(votes: Votes, split: Split) -> dict[str, Any]:
+    """The scores of both levels, beside those of always guessing the commonest class."""
+    classes = split.test.classes
+    commonest = int(np.argmax(split.train.class_counts()))
+    metrics: dict[str, Any] = {"classes": list(classes)}
+    baseline: dict[str, Any] = {"always": classes[commonest]}
+    for level, predictions in (("slide", votes.slides()), ("patient", votes.patients())):
+        metrics[level] = report(predictions, classes)
+        baseline[level] = report(always(commonest, predictions), classes)
+    return {**metrics, "commonest_class": baseline}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configured trainer to a trained model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+from monai.handlers import CheckpointLoader
+
+from persam_monai.cohort import Cohort, Split, assign_folds, write_folds
+from persam_monai.data import BagDataset
+from persam_monai.engines.outputs import TrainingFolder
+from persam_monai.errors import UserError
+from persam_monai.handlers import MLflowRun
+from persam_monai.losses import PersAMLoss
+from persam_monai.networks import PersAM, load_extractor_weights
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    trainer: SupervisedTrainer,
+    network: PersAM,
+    loss: PersAMLoss,
+    split: Split,
+    datasets: Mapping[str, BagDataset],
+    state: Mapping[str, Any],
+    tracking: MLflowRun,
+    output_dir: str,
+    settings: Mapping[str, Any],
+    extractor_weights: str | None = None,
+    resume: str | bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Fit what is fitted on the training fold, then train to the last epoch.
+
+    Args:
+        trainer: its handlers validate, log and save.
+        network: the network inside the trainer's.
+        loss: takes its class weights from the training fold.
+        split: the cohorts of the fold.
+        datasets: the bags to prepare.
+        state: objects of a checkpoint besides the trainer, by name.
+        tracking: the MLflow run.
+        output_dir: where everything goes.
+        settings: what the user set, to compare on a resume.
+        extractor_weights: see :func:`persam_monai.networks.load_extractor_weights`.
+        resume: go on from the last checkpoint (true) or from a path.
+        overwrite: replace an earlier training in ``output_dir``.
+
+    Raises:
+        UserError: for whatever the user can mend.
+    """
+    folder = TrainingFolder(Path(str(output_dir)))
+    checkpoint = folder.resumed_from(resume, settings)
+    if checkpoint is None:
+        folder.claim(overwrite)
+    with tracking.track():
+        _fit(network, loss, split)
+        for dataset in datasets.values():
+            dataset.prepare()
+        if checkpoint is None:
+            load_extractor_weights(network.extractor.backbone, extractor_weights)
+        else:
+            _go_on_from(checkpoint, trainer, state)
+        logger.info(
+            "Training on %d slides (%d bags an epoch) of %d patients, validating on %d slides.",
+            len(split.train),
+            len(datasets["train"]),
+            len(split.train.patients),
+            len(split.validation),
+        )
+        trainer.run()
+        if not folder.model.exists():
+            raise UserError(
+                f"No model was saved in {folder.model.parent}: no epoch was validated. Raise --max_epochs or lower "
+                "--skip_epochs."
+            )
+        tracking.log_file(folder.model.with_suffix(".json"))
+        logger.info("The best model is %s.", folder.model)
+
+
+def save_folds(cohort: Cohort, folds: int, seed: int, output_dir: str) -> None:
+    """Write ``folds.csv``, so that anyone can see who was trained and tested on."""
+    write_folds(cohort, assign_folds(cohort, folds, seed), Path(str(output_dir)) / "folds.csv")
+
+
+def _fit(network: PersAM, loss: PersAMLoss, split: Split) -> None:
+    """Take the record's statistics and the class weights from the training fold, and from nothing else."""
+    encoder = network.head.clinical_encoder
+    encoder.fit(torch.from_numpy(split.train.clinical_matrix()))
+    loss.fit(split.train.class_counts())
+
+
+def _go_on_from(checkpoint: Path, trainer: SupervisedTrainer, state: Mapping[str, Any]) -> None:
+    """Load the checkpoint when the trainer starts."""
+    loader = CheckpointLoader(str(checkpoint), {**state, "trainer": trainer}, map_location="cpu")
+
+    def load(engine: SupervisedTrainer) -> None:
+        try:
+            loader(engine)
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise UserError(f"The checkpoint {checkpoint} cannot be resumed: {error}") from error
+        logger.info("Going on from %s after epoch %d.", checkpoint, engine.state.epoch)
+
+    trainer.add_event_handler(Events.STARTED, load)
+
+
+def describe(
+    network: PersAM, cohort: Cohort, patches: Any, bag_size: int, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What ``model.json`` says of a network that is being trained.
+
+    Args:
+        network: has a ``head`` with ``settings``.
+        cohort: for the schema.
+        patches: the :class:`~persam_monai.data.PatchSettings`.
+        bag_size: patches in a bag.
+        settings: what the user set.
+    """
+    return {
+        "schema": cohort.schema.to_dict(),
+        "head": network.head.settings,
+        "patch_size": patches.size,
+        "mpp": patches.mpp,
+        "bag_size": bag_size,
+        "settings": dict(settings),
+    }

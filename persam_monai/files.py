@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that exist whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from persam_monai.errors import UserError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file beside its place and rename it when it is complete.
+
+    Args:
+        path: the file's place; its folder is made.
+
+    Yields:
+        Where to write. If the block raises, nothing is left and what stood at ``path`` stays.
+
+    Raises:
+        UserError: if the file cannot be written there.
+
+    Example:
+        >>> with replacing("results/metrics.json") as partial:  # doctest: +SKIP
+        ...     partial.write_text("{}")
+    """
+    place = Path(path)
+    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, place)
+    except OSError as error:
+        raise UserError(
+            f"{place} cannot be written: {error.strerror or error}. Choose a place that you may write to and "
+            "that has room."
+        ) from error
+    finally:
+        if partial.exists():
+            partial.unlink()
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write ``content`` as indented JSON, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the model that is best on validation."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ignite.engine import Engine, Events
+from torch import nn
+
+from persam_monai.errors import UserError
+from persam_monai.model import save_model
+
+logger = logging.getLogger(__name__)
+
+
+class BestModelSaver:
+    """Saves the network whenever the validation loss is the lowest so far.
+
+    Attach it to the validation engine. The first epochs can be excluded (the paper: three), but never all of them.
+
+    Args:
+        network: the network to save (without any wrapper).
+        path: where ``model.pt`` goes; ``model.json`` is written beside it.
+        card: what ``model.json`` says, apart from what is known only when saving.
+        max_epochs: length of the training.
+        skip_epochs: epochs whose model is never chosen; at most ``max_epochs - 1`` are.
+        metric: name of the engine's metric to minimise.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        path: str,
+        card: Mapping[str, Any],
+        max_epochs: int,
+        skip_epochs: int = 3,
+        metric: str = "val_loss",
+    ) -> None:
+        self.network = network
+        self.path = path
+        self.card = dict(card)
+        self.skip_epochs = min(skip_epochs, max_epochs - 1)
+        self.metric = metric
+        self.best = math.inf
+        self.epoch = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Look at the metric after every run of ``engine``."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save the network if it is the best so far.
+
+        Raises:
+            UserError: if the metric is not finite: the training has diverged.
+        """
+        epoch, value = engine.state.epoch, float(engine.state.metrics[self.metric])
+        if not math.isfinite(value):
+            raise UserError(
+                f"{self.metric} is {value} after epoch {epoch}: the training has diverged. Lower --learning_rate (and "
+                "--extractor_learning_rate), or use --precision float32."
+            )
+        if epoch <= self.skip_epochs or value >= self.best:
+            return
+        self.best, self.epoch = value, epoch
+        save_model(self.network, self.path, {**self.card, "epoch": epoch, self.metric: value})
+        logger.info("Saved %s: %s is %.4f after epoch %d.", self.path, self.metric, value, epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far and its epoch, for a resumed training."""
+        return {"best": self.best, "epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.best, self.epoch = float(state["best"]), int(state["epoch"])

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One MLflow run for one run of the bundle."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from mlflow.entities import Param, RunStatus
+from monai.handlers import MLFlowHandler
+
+logger = logging.getLogger(__name__)
+
+HOST_TAG, PROCESS_TAG = "persam.host", "persam.process"
+LONGEST_PARAMETER = 500  # characters, MLflow's own limit on some servers
+
+
+class MLflowRun(MLFlowHandler):
+    """MONAI's MLflow handler with a run that is always new and always ends.
+
+    MONAI's own takes up any unfinished run of the same name, and leaves the run of a crashed training RUNNING. This one
+    is a context manager around the whole work: it ends FINISHED, FAILED or KILLED with it. Runs of this machine whose
+    process was killed are found and marked FAILED when the next one starts.
+
+    Args:
+        tracking_uri: where to log; the environment variable ``MLFLOW_TRACKING_URI`` wins.
+        experiment_name: the experiment.
+        run_name: name of the run.
+        settings: logged as parameters, by name.
+        config: logged as the artifact ``config.json``.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment_name: str,
+        run_name: str,
+        settings: Mapping[str, Any],
+        config: Mapping[str, Any],
+    ) -> None:
+        self._where = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, "run_name": run_name}
+        self.settings = dict(settings)
+        self.config = dict(config)
+
+    @contextmanager
+    def track(self) -> Iterator[MLflowRun]:
+        """Open a run for the duration of the block."""
+        self._open()
+        status = RunStatus.FAILED
+        try:
+            yield self
+            status = RunStatus.FINISHED
+        except KeyboardInterrupt:
+            status = RunStatus.KILLED
+            raise
+        finally:
+            self.run_finish_status = RunStatus.to_string(status)
+            self.close()
+
+    def attach(self, engine: Engine) -> None:
+        """Log the metrics of ``engine`` after every epoch."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+
+    def epoch_completed(self, engine: Engine) -> None:
+        """Log the metrics that have a value, and the learning rates."""
+        metrics = {name: float(value) for name, value in engine.state.metrics.items()}
+        for group in getattr(getattr(engine, "optimizer", None), "param_groups", []):
+            metrics[f"lr_{group['name']}"] = float(group["lr"])
+        self.log_metrics(metrics, engine.state.epoch)
+
+    def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
+        """Log those of ``metrics`` that have a value (undefined ones are left out: not every store takes NaN)."""
+        known = {name: value for name, value in metrics.items() if value is not None and value == value}
+        self._log_metrics(known, step=step)
+
+    def log_file(self, path: str | os.PathLike[str]) -> None:
+        """Log a file as an artifact."""
+        self.client.log_artifact(self.cur_run.info.run_id, str(path))
+
+    def _open(self) -> None:
+        super().__init__(**self._where, iteration_log=False)  # not before: it makes the database at once
+        self._set_experiment()
+        self._fail_killed_runs()
+        tags = {HOST_TAG: socket.gethostname(), PROCESS_TAG: str(os.getpid())}
+        self.cur_run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name, tags=tags)
+        params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in self.settings.items()]
+        self.client.log_batch(self.cur_run.info.run_id, params=params)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "config.json"
+            file.write_text(json.dumps(self.config, indent=2, default=str), encoding="utf-8")
+            self.log_file(file)
+
+    def _fail_killed_runs(self) -> None:
+        """End the runs of this machine's processes that are no more."""
+        running = self.client.search_runs([self.experiment.experiment_id], "attributes.status = 'RUNNING'")
+        for run in running:
+            tags = run.data.tags
+            if tags.get(HOST_TAG) != socket.gethostname() or PROCESS_TAG not in tags:
+                continue
+            if not Path("/proc/self").exists() or Path(f"/proc/{tags[PROCESS_TAG]}").exists():
+                continue  # alive, or on a system where that cannot be told
+            self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FAILED))
+            logger.info("MLflow run %s was killed; it is marked FAILED.", run.info.run_name)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes what the bags voted for."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+
+from persam_monai.data import BagDataset
+from persam_monai.files import replacing
+from persam_monai.metrics import Predictions, Votes
+
+
+class PredictionSaver:
+    """Collects the votes of an evaluation and writes ``predictions.csv`` and ``patient_predictions.csv``.
+
+    Args:
+        dataset: the bags' dataset.
+        folder: where the files go.
+    """
+
+    def __init__(self, dataset: BagDataset, folder: str) -> None:
+        self.dataset = dataset
+        self.folder = Path(folder)
+        self.votes: Votes | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Collect the votes of ``engine`` and write the files at the end of its epoch."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+
+    def started(self, engine: Engine) -> None:
+        """Begin anew."""
+        self.votes = Votes(self.dataset.entries)
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Count the batch's votes."""
+        assert self.votes is not None
+        self.votes.add(engine.state.batch["slide"], engine.state.output["pred"].logits)
+
+    def epoch_completed(self, engine: Engine) -> None:
+        """Write the files."""
+        assert self.votes is not None
+        classes = self.dataset.data.classes
+        write_predictions(self.votes.slides(), classes, self.folder / "predictions.csv", "slide")
+        write_predictions(self.votes.patients(), classes, self.folder / "patient_predictions.csv", "patient")
+
+
+def write_predictions(predictions: Predictions, classes: tuple[str, ...], path: Path, unit: str) -> None:
+    """Write predictions as CSV.
+
+    Args:
+        predictions: of slides or patients.
+        classes: names, in the order of the probabilities.
+        path: the file, replaced in one step.
+        unit: ``slide`` (columns slide, patient, label, predicted, one per class) or ``patient`` (the same without
+            slide). The label is empty where it is unknown.
+    """
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*(["slide"] if unit == "slide" else []), "patient", "label", "predicted", *classes])
+        for name, patient, label, predicted, row in zip(
+            predictions.names,
+            predictions.patients,
+            predictions.labels,
+            predictions.predicted,
+            predictions.probabilities,
+            strict=True,
+        ):
+            writer.writerow(
+                [
+                    *([name] if unit == "slide" else []),
+                    patient,
+                    classes[label] if label >= 0 else "",
+                    classes[predicted],
+                    *(f"{probability:.6f}" for probability in row),
+                ]
+            )

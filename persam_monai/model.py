@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model on disk: ``model.pt`` holds tensors alone, ``model.json`` everything else that it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import nn
+
+from persam_monai import __version__
+from persam_monai.clinical import ClinicalSchema
+from persam_monai.errors import UserError, raise_together
+from persam_monai.files import replacing, sha256
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What ``model.json`` says.
+
+    Attributes:
+        path: the ``model.pt`` beside it.
+        schema: classes and clinical variables.
+        head: arguments of the network's head.
+        patch_size: side of a patch in pixels.
+        mpp: µm per pixel of a patch.
+        bag_size: patches in a bag.
+        settings: what the training was started with.
+    """
+
+    path: Path
+    schema: ClinicalSchema
+    head: dict[str, Any]
+    patch_size: int
+    mpp: float
+    bag_size: int
+    settings: dict[str, Any]
+
+
+def save_model(network: nn.Module, path: str | os.PathLike[str], card: Mapping[str, Any]) -> None:
+    """Write the weights and, beside them, ``model.json`` with their SHA-256.
+
+    Args:
+        network: its ``state_dict`` is written.
+        path: of the weights; the description has the same name with ``.json``.
+        card: JSON-able; what :func:`load_card` reads back.
+    """
+    with replacing(path) as partial:
+        torch.save({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}, partial)
+        digest = sha256(partial)
+        with replacing(Path(path).with_suffix(".json")) as description:
+            content = {"format": FORMAT, "persam_monai": __version__, "sha256": digest, **card}
+            description.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_card(path: str | os.PathLike[str]) -> ModelCard:
+    """Read ``model.json`` beside the weights and make sure that they belong together.
+
+    Args:
+        path: of the weights, ``model.pt``.
+
+    Raises:
+        UserError: if a file is missing or damaged, of another format, or the two do not match.
+    """
+    weights, description = Path(path), Path(path).with_suffix(".json")
+    missing = [str(file) for file in (weights, description) if not file.is_file()]
+    raise_together(
+        "There is no trained model here (a model is two files, written by training; --model or --output_dir names "
+        "the place)",
+        [f"{file} is missing" for file in missing],
+    )
+    try:
+        content = json.loads(description.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise UserError(f"{description} has format {content['format']}; this version reads format {FORMAT}.")
+        card = ModelCard(
+            path=weights,
+            schema=ClinicalSchema.from_dict(content["schema"], str(description)),
+            head=content["head"],
+            patch_size=content["patch_size"],
+            mpp=content["mpp"],
+            bag_size=content["bag_size"],
+            settings=content["settings"],
+        )
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{description} is not a description of a model ({error!r}). Copy model.pt and model.json anew from where "
+            "they were trained."
+        ) from error
+    if content.get("sha256") != sha256(weights):
+        raise UserError(
+            f"{weights} and {description} do not belong together: the SHA-256 of the weights differs from the one "
+            "written down. Copy both files anew from the same training."
+        )
+    return card
+
+
+def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
+    """Load the card's weights, strictly, and return the network.
+
+    Raises:
+        UserError: lists the tensors that are missing, unexpected or of another shape.
+    """
+    try:
+        state = torch.load(card.path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(f"{card.path} cannot be read as a file of tensors: {error}. Copy it anew.") from error
+    own = network.state_dict()
+    problems = [f"{name} is missing" for name in own if name not in state]
+    problems += [f"{name} is not part of the network" for name in state if name not in own]
+    problems += [
+        f"{name} is {list(state[name].shape)}, the network's is {list(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    raise_together(
+        f"{card.path} does not fit this network (was it trained with another --extractor or --head?)", problems, shown=5
+    )
+    network.load_state_dict(state)
+    return network

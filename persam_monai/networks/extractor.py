@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Patches to feature vectors, in the memory layout in which the decoder handed the pixels out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+# Of ImageNet's training images scaled to [0, 1]: what pretrained extractors expect, red, green, blue.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class PatchExtractor(nn.Module):
+    """Runs a backbone over the real patches of a batch of bags.
+
+    Padded patches never enter the backbone: its batch-norm would count them. Pixels are scaled to [0, 1] and
+    standardised here, on whatever device the network is, so bags travel as bytes. A bag that lies in memory as the
+    decoder's rows ``[B, N, H, W, 3]`` (seen as ``[B, 3, N, H, W]``) reaches the first convolution as channels-last
+    without a change of layout.
+
+    Args:
+        backbone: any module from ``[n, 3, H, W]`` to ``[n, D]``, as MONAI's ``resnet50`` with ``feed_forward=False``.
+        feature_dim: D, what the backbone gives per patch.
+        chunk: at most so many patches go through the backbone at once; ``None`` takes all. It bounds memory at
+            inference; in training each chunk has batch-norm statistics of its own.
+        mean: of red, green and blue, after scaling to [0, 1].
+        std: of red, green and blue, after scaling to [0, 1].
+
+    Raises:
+        ValueError: if ``chunk`` is less than 1, or ``mean`` and ``std`` are not three numbers with ``std`` above 0.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        feature_dim: int = 2048,
+        chunk: int | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be at least 1 patch or None, got {chunk}.")
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"mean and std must be three numbers each, std above 0; got {mean} and {std}.")
+        # The weights' layout too, or each convolution converts them anew.
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.feature_dim = feature_dim
+        self.chunk = 0 if chunk is None else chunk
+        self.pixel_mean = nn.Buffer(torch.tensor(mean, dtype=torch.float32))
+        self.pixel_std = nn.Buffer(torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Features of every patch.
+
+        Args:
+            image: ``[B, 3, N, H, W]``, uint8 or floating, 0–255.
+            mask: ``[B, N]`` bool, true where there is a patch; ``None`` where all are real.
+
+        Returns:
+            ``[B, D, N]`` in the backbone's floating type, zeros at padded places.
+
+        Raises:
+            ValueError: if ``image`` or ``mask`` has another shape, or the backbone gives no ``[n, feature_dim]``.
+        """
+        if image.dim() != 5 or image.shape[1] != 3:
+            raise ValueError(f"image must be [B, 3, N, H, W], got {image.shape}.")
+        bags, places = image.shape[0], image.shape[2]
+        patches = image.permute(0, 2, 3, 4, 1).flatten(0, 1)  # [B·N, H, W, 3], the decoder's own order: a view
+        if mask is None:
+            return self._extract(patches).unflatten(0, [bags, places]).transpose(1, 2)  # [B, D, N]
+        if mask.shape[0] != bags or mask.shape[1] != places:
+            raise ValueError(f"mask must be [{bags}, {places}] like the image's bags and patches, got {mask.shape}.")
+        real = mask.flatten().nonzero().squeeze(1)  # [n]
+        if real.shape[0] < bags * places:
+            patches = patches[real]  # [n, H, W, 3], indexed before the permutation so that channels stay last
+        features = self._extract(patches)  # [n, D]
+        everywhere = features.new_zeros((bags * places, self.feature_dim))
+        everywhere = everywhere.index_copy(0, real, features)  # [B·N, D]
+        return everywhere.unflatten(0, [bags, places]).transpose(1, 2)  # [B, D, N]
+
+    def _extract(self, patches: Tensor) -> Tensor:
+        """``[n, H, W, 3]`` pixels to ``[n, D]`` features, chunk by chunk."""
+        count = patches.shape[0]
+        if count == 0:  # a batch of empty bags; batch-norm refuses to see nothing
+            return self.pixel_mean.new_zeros((0, self.feature_dim))
+        step = count if self.chunk == 0 else self.chunk
+        features: list[Tensor] = []
+        for start in range(0, count, step):
+            features.append(self._features(patches[start : start + step]))
+        return features[0] if len(features) == 1 else torch.cat(features)  # [n, D]
+
+    def _features(self, patches: Tensor) -> Tensor:
+        """``[n, H, W, 3]`` pixels to ``[n, D]`` features, in one go."""
+        gain = 1 / (255 * self.pixel_std)  # 255: the brightest byte
+        shift = -self.pixel_mean / self.pixel_std
+        pixels = torch.addcmul(shift, patches.to(gain.dtype), gain)
+        features = self.backbone(pixels.permute(0, 3, 1, 2))  # [n, 3, H, W], channels last → [n, D]
+        if features.dim() != 2 or features.shape[1] != self.feature_dim:
+            raise ValueError(f"The extractor must give [n, {self.feature_dim}] (feature_dim), got {features.shape}.")
+        return features
+
+    @torch.jit.unused
+    def set_pixel_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Replaces the mean and standard deviation of red, green and blue (pixels scaled to [0, 1])."""
+        self.pixel_mean.copy_(torch.tensor(mean))
+        self.pixel_std.copy_(torch.tensor(std))
