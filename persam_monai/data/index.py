@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tqdm import tqdm
@@ -50,15 +49,10 @@ def index_slides(entries: Sequence[SlideEntry], patches: PatchSettings, label: s
     Raises:
         UserError: lists every slide that cannot be opened, has no resolution or holds no tissue.
     """
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        results = list(
-            tqdm(
-                pool.map(lambda entry: _index_slide(entry, patches), entries),
-                total=len(entries),
-                desc=f"Looking for tissue ({label})",
-                unit="slide",
-            )
-        )
+    # One after another: cuCIM crashes when several threads open slides at the same time.
+    results = [
+        _index_slide(entry, patches) for entry in tqdm(entries, desc=f"Looking for tissue ({label})", unit="slide")
+    ]
     raise_together("Some slides cannot be used", [str(result) for result in results if isinstance(result, UserError)])
     return [result for result in results if isinstance(result, PatchCells)]
 
