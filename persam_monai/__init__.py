@@ -23,6 +23,7 @@ _ROOMS = frozenset(
         "model",
         "networks",
         "slides",
+        "summary",
         "synthetic",
     }
 )
