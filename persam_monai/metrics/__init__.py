@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How good the predictions are, per slide and per patient."""
 
-from persam_monai.metrics.engine import SlideLoss, VoteScore
+from persam_monai.metrics.engine import SlideLoss, VoteScore, loss_of
 from persam_monai.metrics.scores import accuracy, always, auroc, balanced_accuracy, report
 from persam_monai.metrics.votes import Predictions, Votes
 
@@ -14,5 +14,6 @@ __all__ = [
     "always",
     "auroc",
     "balanced_accuracy",
+    "loss_of",
     "report",
 ]

@@ -19,6 +19,12 @@ from persam_monai.metrics.votes import Votes
 LEVELS = ("slide", "patient")
 
 
+def loss_of(output: dict[str, Any]) -> torch.Tensor:
+    """The loss in a trainer's output; MONAI's ``from_engine`` would wrap it in a tuple."""
+    loss: torch.Tensor = output["loss"]
+    return loss.detach()
+
+
 class VoteScore(Metric):
     """A score of the predictions that the bags of an epoch vote for.
 

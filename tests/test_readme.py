@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every command that the documentation shows works as typed, at reduced size."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from persam_monai.synthetic import make_cohort
+from tests.bundle.running import ROOT, SMALL, SMALL_INFERENCE
+
+DOCUMENTS = ["README.md", "bundle/docs/README.md"]
+SET_UP = ["./scripts/demo.sh", "./scripts/test.sh"]  # they build an environment; the slow tests run them
+
+
+def commands(document: str) -> list[str]:
+    """The lines of a document's shell blocks."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines() if line not in SET_UP]
+
+
+def reduced(command: str) -> list[str]:
+    """The words of a command with a small network and small slides."""
+    words = shlex.split(command)
+    assert words[0] == "python", command
+    words[0] = sys.executable
+    if "--config_file" in words:
+        place = words.index("--config_file") + 1
+        configs = re.findall(r"[\w/]+\.json", words[place])
+        configs = [str(ROOT / config) for config in configs]
+        small = SMALL_INFERENCE if "inference" in words else SMALL
+        words[place] = str([*configs, str(ROOT / small)])
+    if words[1] == "scripts/make_demo_cohort.py":
+        words[words.index("--size") + 1] = "512"
+        words[words.index("--output") + 1] = "painted"  # the folder it names holds the test's cohort
+    if words[1].startswith("scripts/"):
+        words[1] = str(ROOT / words[1])
+    return words
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path) -> Path:
+    """A folder with the data that the documentation speaks of."""
+    make_cohort(tmp_path / "data", patients=15, seed=2, size=1024, workers=1)
+    make_cohort(tmp_path / "new_data", patients=6, seed=3, size=512, workers=1)
+    shutil.copy(tmp_path / "new_data" / "slides" / "P006.tif", tmp_path / "new_data" / "slides" / "a99.svs")
+    return tmp_path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_of_the_documentation_works(document: str, newcomer: Path) -> None:
+    for command in commands(document):
+        if " training " in command and "--resume" not in command:
+            shutil.rmtree(newcomer / "output", ignore_errors=True)
+        result = subprocess.run(reduced(command), cwd=newcomer, capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+    assert (newcomer / "output" / "models" / "model.pt").is_file()
+
+
+def test_the_documentation_explains_every_setting() -> None:
+    text = (ROOT / "bundle/docs/README.md").read_text(encoding="utf-8")
+    internal = {"imports", "bundle_root", "settings", "initialize", "training", "run", "cohort", "split", "patches"}
+    internal |= {
+        "description",
+        "checkpoint_objects",
+        "best_model",
+        "mlflow_run",
+        "network_def",
+        "network",
+        "loss",
+        "card",
+    }
+    internal |= {"evaluating", "inference", "dataset", "dataloader", "inferer", "predictions", "handlers", "evaluator"}
+    internal |= {"evaluate"}
+    for name in ("train", "evaluate", "inference"):
+        keys = json.loads((ROOT / f"bundle/configs/{name}.json").read_text())
+        assert [key for key in keys if key not in internal and f"`{key}`" not in text] == []
