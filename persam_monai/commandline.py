@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -135,8 +136,8 @@ def _typed(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]] | None:
 
 
 def _is_flag(word: str) -> bool:
-    """Whether Python Fire takes a word for a flag; ``-1`` is a value."""
-    return word.startswith("-") and not word.lstrip("-")[:1].isdigit() and len(word.lstrip("-")) > 0
+    """Whether Python Fire takes a word for a flag; ``-1`` and ``-.5`` are values."""
+    return re.match(r"--|-[a-zA-Z]", word) is not None
 
 
 def check_overrides(config_files: Sequence[str], overrides: Mapping[str, Any]) -> None:
@@ -162,7 +163,7 @@ def _check_override(name: str, config: Any) -> None:
     parts = name.split("#")
     for depth, part in enumerate(parts):
         known = _keys(block)
-        if part not in known:
+        if part not in known and not _takes_any_name(block):
             path = "#".join(parts[:depth])
             where = f" in {path}" if path else ""
             suggestion = did_you_mean(part, known) or _deeper(part, config)
@@ -183,12 +184,19 @@ def _keys(block: Any) -> list[str]:
 
 def _arguments(block: dict[str, Any]) -> list[str]:
     """Arguments of the component that a block describes, and MONAI's own keys of such a block."""
+    return ["_disabled_", "_requires_", "_desc_", "_mode_", *_parameters(block)]
+
+
+def _takes_any_name(block: Any) -> bool:
+    """Whether a block's component takes ``**kwargs``; it then complains itself about what it does not know."""
+    described = isinstance(block, dict) and "_target_" in block
+    return described and any(parameter.kind is parameter.VAR_KEYWORD for parameter in _parameters(block).values())
+
+
+def _parameters(block: dict[str, Any]) -> Mapping[str, inspect.Parameter]:
     target = ConfigComponent(config=block).resolve_module_name()
     component = locate(target) if isinstance(target, str) else target
-    names = ["_disabled_", "_requires_", "_desc_", "_mode_"]
-    if callable(component):
-        names += list(inspect.signature(component).parameters)
-    return names
+    return inspect.signature(component).parameters if callable(component) else {}
 
 
 def _deeper(word: str, block: Any, path: str = "") -> str:

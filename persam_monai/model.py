@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -111,7 +110,7 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
     """
     try:
         state = torch.load(card.path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # bytes that are no pickle fail in whatever way they happen to
         raise UserError(f"{card.path} cannot be read as a file of tensors: {error}. Copy it anew.") from error
     own = network.state_dict()
     problems = [f"{name} is missing" for name in own if name not in state]

@@ -6,13 +6,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from persam_monai.errors import UserError, raise_together
+from persam_monai.files import replacing
 from persam_monai.handlers.checkpoint import CHECKPOINT, SETTINGS
+from persam_monai.handlers.predictions import PREDICTION_FILES
 
 logger = logging.getLogger(__name__)
 
@@ -44,21 +47,38 @@ class TrainingFolder:
         """Make the folder for a training from the start.
 
         Args:
-            overwrite: remove an earlier training's model and checkpoint.
+            overwrite: remove an earlier training's model, checkpoint and evaluation.
 
         Raises:
             UserError: if the folder cannot be written, or holds a training and ``overwrite`` is false.
         """
         make_writable(self.root)
         earlier = [file for file in (self.model, self.checkpoint) if file.exists()]
+        results = [self.root / "evaluation" / name for name in ("metrics.json", *PREDICTION_FILES)]
         if earlier and not overwrite:
             raise UserError(
                 f"{self.root} already holds a training ({', '.join(str(file) for file in earlier)}). Go on with it by "
                 "--resume true, replace it by --overwrite true, or name another --output_dir."
             )
-        for file in earlier:
-            file.unlink()
-            file.with_suffix(".json").unlink(missing_ok=True)
+        for file in [*earlier, *(file.with_suffix(".json") for file in earlier), *results]:
+            file.unlink(missing_ok=True)
+
+    def adopt(self, checkpoint: Path, overwrite: bool) -> None:
+        """Make the folder for going on from another folder's checkpoint: take over its best model so far.
+
+        Args:
+            checkpoint: in the ``checkpoints`` folder of another training.
+            overwrite: as in :meth:`claim`.
+
+        Raises:
+            UserError: as :meth:`claim`.
+        """
+        self.claim(overwrite)
+        theirs = TrainingFolder(checkpoint.resolve().parents[1]).model
+        for file, ours in ((theirs, self.model), (theirs.with_suffix(".json"), self.model.with_suffix(".json"))):
+            if file.is_file():
+                with replacing(ours) as partial:
+                    shutil.copyfile(file, partial)
 
     def resumed_from(self, resume: str | bool, settings: Mapping[str, Any]) -> Path | None:
         """The checkpoint to go on from.

@@ -28,6 +28,7 @@ def train(
     trainer: SupervisedTrainer,
     network: PersAM,
     loss: PersAMLoss,
+    cohort: Cohort,
     split: Split,
     datasets: Mapping[str, BagDataset],
     state: Mapping[str, Any],
@@ -44,7 +45,8 @@ def train(
         trainer: its handlers validate, log and save.
         network: the network inside the trainer's.
         loss: takes its class weights from the training fold.
-        split: the cohorts of the fold.
+        cohort: all patients.
+        split: the three parts of it that the fold makes.
         datasets: the bags to prepare.
         state: objects of a checkpoint besides the trainer, by name.
         tracking: the MLflow run.
@@ -61,6 +63,9 @@ def train(
     checkpoint = folder.resumed_from(resume, settings)
     if checkpoint is None:
         folder.claim(overwrite)
+    elif checkpoint.resolve() != folder.checkpoint.resolve():
+        folder.adopt(checkpoint, overwrite)
+    write_folds(cohort, assign_folds(cohort, settings["folds"], settings["seed"]), folder.root / "folds.csv")
     with tracking.track():
         _fit(network, loss, split)
         for dataset in datasets.values():
@@ -84,11 +89,6 @@ def train(
             )
         tracking.log_file(folder.model.with_suffix(".json"))
         logger.info("The best model is %s.", folder.model)
-
-
-def save_folds(cohort: Cohort, folds: int, seed: int, output_dir: str) -> None:
-    """Write ``folds.csv``, so that anyone can see who was trained and tested on."""
-    write_folds(cohort, assign_folds(cohort, folds, seed), Path(str(output_dir)) / "folds.csv")
 
 
 def _fit(network: PersAM, loss: PersAMLoss, split: Split) -> None:

@@ -15,7 +15,10 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 from mlflow.entities import Param, RunStatus
+from mlflow.exceptions import MlflowException
 from monai.handlers import MLFlowHandler
+
+from persam_monai.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +56,25 @@ class MLflowRun(MLFlowHandler):
     @contextmanager
     def track(self) -> Iterator[MLflowRun]:
         """Open a run for the duration of the block."""
-        self._open()
         status = RunStatus.FAILED
         try:
+            try:
+                self._open()
+            except MlflowException as error:
+                place = os.environ.get("MLFLOW_TRACKING_URI") or self._where["tracking_uri"]
+                raise UserError(
+                    f"MLflow cannot log to {place}: {error}. Check --tracking_uri and the environment variable "
+                    "MLFLOW_TRACKING_URI, which wins."
+                ) from error
             yield self
             status = RunStatus.FINISHED
         except KeyboardInterrupt:
             status = RunStatus.KILLED
             raise
         finally:
-            self.run_finish_status = RunStatus.to_string(status)
-            self.close()
+            if hasattr(self, "client"):
+                self.run_finish_status = RunStatus.to_string(status)
+                self.close()
 
     def attach(self, engine: Engine) -> None:
         """Log the metrics of ``engine`` after every epoch."""

@@ -12,6 +12,8 @@ from persam_monai.data import BagDataset
 from persam_monai.files import replacing
 from persam_monai.metrics import Predictions, Votes
 
+PREDICTION_FILES = ("predictions.csv", "patient_predictions.csv")
+
 
 class PredictionSaver:
     """Collects the votes of an evaluation and writes ``predictions.csv`` and ``patient_predictions.csv``.
@@ -45,8 +47,9 @@ class PredictionSaver:
         """Write the files."""
         assert self.votes is not None
         classes = self.dataset.data.classes
-        write_predictions(self.votes.slides(), classes, self.folder / "predictions.csv", "slide")
-        write_predictions(self.votes.patients(), classes, self.folder / "patient_predictions.csv", "patient")
+        by_slide, by_patient = (self.folder / name for name in PREDICTION_FILES)
+        write_predictions(self.votes.slides(), classes, by_slide, "slide")
+        write_predictions(self.votes.patients(), classes, by_patient, "patient")
 
 
 def write_predictions(predictions: Predictions, classes: tuple[str, ...], path: Path, unit: str) -> None:

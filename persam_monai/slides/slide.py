@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import openslide
-import torch
-import torch.nn.functional as F
 from cucim.clara import CuImage
 
 from persam_monai.errors import UserError
+from persam_monai.slides.resample import resample, shrink
 
 MPP_TOLERANCE = 0.1  # a slide of 0.26 µm/px is read as it is when 0.25 is asked for
 
@@ -135,7 +134,7 @@ class Slide:
         """
         plan = self.plan(size, mpp)
         patches = self._read(locations, plan.region, plan.level, threads)
-        return _resample(patches, size) if plan.resample else patches
+        return resample(patches, size) if plan.resample else patches
 
     def thumbnail(self, mpp: float, strip: int = 2048) -> np.ndarray:
         """The whole slide at about ``mpp`` µm per pixel, averaged from the coarsest level that is fine enough.
@@ -156,7 +155,7 @@ class Slide:
         for top in range(0, height, strip):
             origin = np.array([[0, math.ceil(top * self.levels[level].downsample[1])]])
             region = (width, min(strip, height - top))
-            rows.append(_shrink(self._read(origin, region, level, threads=2)[0], factor))
+            rows.append(shrink(self._read(origin, region, level, threads=2)[0], factor))
         return np.concatenate(rows)
 
     def _read(self, locations: np.ndarray, region: tuple[int, int], level: int, threads: int) -> np.ndarray:
@@ -176,7 +175,18 @@ class Slide:
             raise UserError(
                 f"Slide {self.path} cannot be decoded at level {level} near {points[0]}: {error}."
             ) from error
-        return pixels[..., :3]
+        return self._whitened(pixels[..., :3], np.array(points), level)
+
+    def _whitened(self, pixels: np.ndarray, points: np.ndarray, level: int) -> np.ndarray:
+        """Regions [N, h, w, 3] with white beyond the slide, which cuCIM leaves black."""
+        starts = np.floor(points / np.array(self.levels[level].downsample)).astype(np.int64)  # [N, 2], of that level
+        ends = np.array(self.levels[level].dimensions) - starts  # [N, 2], where the slide ends inside each region
+        beyond = (starts < 0) | (ends < pixels.shape[2:0:-1])
+        for i in np.flatnonzero(beyond.any(axis=1)):
+            (left, top), (right, bottom) = np.maximum(-starts[i], 0), np.maximum(ends[i], 0)
+            pixels[i, :top] = pixels[i, bottom:] = 255
+            pixels[i, :, :left] = pixels[i, :, right:] = 255
+        return pixels
 
     def close(self) -> None:
         """Close the file. Reading afterwards fails."""
@@ -228,21 +238,3 @@ def _round_mpp(value: float) -> float:
         if abs(value / usual - 1) <= MPP_TOLERANCE:
             return usual
     return math.ceil(value * 100) / 100
-
-
-def _resample(patches: np.ndarray, size: int) -> np.ndarray:
-    """Bring [N, h, w, 3] to [N, size, size, 3], with anti-aliasing."""
-    pixels = torch.from_numpy(np.ascontiguousarray(patches)).permute(0, 3, 1, 2)  # [N, 3, h, w], channels last
-    small = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-    return small.permute(0, 2, 3, 1).numpy()
-
-
-def _shrink(image: np.ndarray, factor: int) -> np.ndarray:
-    """Average blocks of ``factor`` × ``factor`` pixels of [h, w, 3]; the border is repeated to fill the last blocks."""
-    if factor == 1:
-        return np.array(image)
-    height, width = image.shape[:2]
-    pad = ((0, -height % factor), (0, -width % factor), (0, 0))
-    padded = np.pad(image, pad, mode="edge")
-    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor, 3)
-    return blocks.mean(axis=(1, 3), dtype=np.float32).round().astype(np.uint8)

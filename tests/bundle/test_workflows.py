@@ -136,6 +136,30 @@ def test_a_killed_training_resumes_to_the_same_weights_bit_for_bit(
     assert statuses == ["FAILED", "FINISHED"]
 
 
+def test_a_training_goes_on_from_another_folder_s_checkpoint_into_a_new_one(
+    trained: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    settings = {"dataset_dir": dataset_dir, "output_dir": tmp_path / "longer", "max_epochs": 5}
+    before = (trained / "checkpoints" / "last.pt").read_bytes()
+    run_well("training", TRAINING, **settings, resume=trained / "checkpoints" / "last.pt")
+    last = torch.load(tmp_path / "longer" / "checkpoints" / "last.pt", weights_only=True)
+    assert last["trainer"]["iteration"] // last["trainer"]["epoch_length"] == 5
+    assert (tmp_path / "longer" / "models" / "model.pt").is_file()
+    assert (trained / "checkpoints" / "last.pt").read_bytes() == before
+
+
+def test_a_finished_training_is_neither_overwritten_nor_resumed_with_other_settings(
+    trained: Path, dataset_dir: Path
+) -> None:
+    settings = {"dataset_dir": dataset_dir, "output_dir": trained, "max_epochs": 4}
+    again = run_bundle("training", TRAINING, **settings)
+    assert again.returncode == 1
+    assert "--overwrite true" in again.stderr.splitlines()[-1]
+    other = run_bundle("training", TRAINING, **settings, resume="true", bag_size=9)
+    assert other.returncode == 1
+    assert "bag_size was 8 and is now 9" in other.stderr.splitlines()[-1]
+
+
 def test_mlflow_has_parameters_metrics_of_every_epoch_and_the_config(trained: Path, dataset_dir: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{trained}/mlflow.db")
     experiment = client.get_experiment_by_name("persam")

@@ -114,8 +114,13 @@ def test_byte_order_mark_and_spaces_do_no_harm(write: Write) -> None:
         ("b.tif,FL,63,male", "b.tif,FL,63,female", ['column "sex": found female, expected male as in row 2']),
         (
             HEADER,
-            HEADER.replace("ldh", "LDH_"),
+            HEADER.replace("ldh", "platelets"),
             ['column "ldh": is missing; the table has patient_id, slide, label', "Add the column, and leave"],
+        ),
+        (
+            HEADER,
+            HEADER.replace("ldh", "LDH_"),
+            ['column "ldh": is missing; the table has patient_id, slide, label', 'Did you mean "LDH_"? Rename'],
         ),
         (HEADER, HEADER.replace("label", "lable"), ['column "label": is missing', 'Did you mean "lable"? Rename']),
         (HEADER, HEADER.replace("ldh", "age"), ['column "age": stands 2 times', 'column "ldh": is missing']),

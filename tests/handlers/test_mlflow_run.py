@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ignite.engine import Engine, Events
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from monai.utils import path_to_sqlite_uri
+
+from persam_monai.handlers import MLflowRun
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without experiments: making its tables takes seconds, copying it nothing."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=path_to_sqlite_uri(str(path))).search_experiments()
+    return path
+
+
+@pytest.fixture
+def uri(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return str(path_to_sqlite_uri(str(tmp_path / "mlflow.db")))
+
+
+@pytest.fixture
+def make(uri: str) -> Callable[..., MLflowRun]:
+    def make_run(settings: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> MLflowRun:
+        return MLflowRun(uri, "persam", "training", settings or {}, config or {})
+
+    return make_run
+
+
+def runs(uri: str) -> list[Run]:
+    """All runs, the oldest first."""
+    client = MlflowClient(tracking_uri=uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, order_by=["attributes.start_time ASC"]))
+
+
+def test_a_run_holds_parameters_metrics_rates_and_the_config(uri: str, make: Callable[..., MLflowRun]) -> None:
+    config = {"bag_size": 3, "device": "$torch.device('cpu')"}
+    run = make({"bag_size": 3, "long": "x" * 9000, "none": None}, config)
+    engine = Engine(lambda engine, batch: None)
+    engine.optimizer = SimpleNamespace(param_groups=[{"name": "head", "lr": 0.25}])
+    run.attach(engine)
+
+    @engine.on(Events.EPOCH_STARTED)
+    def measure(engine: Engine) -> None:
+        engine.state.metrics = {"loss": 10.0 / engine.state.epoch, "auroc": float("nan")}
+
+    with run.track():
+        engine.run([0], max_epochs=2)
+    (found,) = runs(uri)
+    assert found.info.status == "FINISHED"
+    assert found.data.params["bag_size"] == "3"
+    assert len(found.data.params["long"]) == 500
+    assert found.data.metrics == {"loss": 5.0, "lr_head": 0.25}  # an undefined value is left out
+    client = MlflowClient(tracking_uri=uri)
+    history = client.get_metric_history(found.info.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 10.0), (2, 5.0)]
+    artifact = client.download_artifacts(found.info.run_id, "config.json")
+    assert json.loads(Path(artifact).read_text(encoding="utf-8")) == config
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (RuntimeError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_a_run_ends_as_the_work_does(
+    uri: str, make: Callable[..., MLflowRun], error: BaseException | None, status: str
+) -> None:
+    run = make()
+    if error is None:
+        with run.track():
+            assert [found.info.status for found in runs(uri)] == ["RUNNING"]
+    else:
+        with pytest.raises(type(error)), run.track():
+            raise error
+    (found,) = runs(uri)
+    assert found.info.status == status
+    assert found.info.end_time is not None
+
+
+def test_every_run_is_a_new_run_and_leaves_living_ones_alone(uri: str, make: Callable[..., MLflowRun]) -> None:
+    with make().track(), make().track():
+        assert [run.info.status for run in runs(uri)] == ["RUNNING", "RUNNING"]
+    assert [run.info.status for run in runs(uri)] == ["FINISHED", "FINISHED"]
+    with make().track():
+        pass
+    assert len({run.info.run_id for run in runs(uri)}) == 3
+
+
+def test_runs_of_killed_processes_are_failed_by_the_next_one(uri: str, make: Callable[..., MLflowRun]) -> None:
+    with make().track():
+        pass
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("persam").experiment_id
+    here, there = socket.gethostname(), "another-machine"
+    made = {
+        "killed": {"persam.host": here, "persam.process": str(dead.pid)},
+        "elsewhere": {"persam.host": there, "persam.process": str(dead.pid)},
+        "foreign": {},
+    }
+    for name, tags in made.items():
+        client.create_run(experiment, run_name=name, tags=tags)
+    with make().track():
+        pass
+    statuses = {run.info.run_name: run.info.status for run in runs(uri)}
+    assert statuses == {"killed": "FAILED", "elsewhere": "RUNNING", "foreign": "RUNNING", "training": "FINISHED"}
+
+
+def test_the_environments_store_wins(
+    uri: str, make: Callable[..., MLflowRun], empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_store, tmp_path / "other.db")
+    other = path_to_sqlite_uri(str(tmp_path / "other.db"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+    with make().track():
+        pass
+    assert len(runs(other)) == 1
+    assert runs(uri) == []
+
+
+def test_nothing_is_written_before_the_work_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    MLflowRun(path_to_sqlite_uri(str(tmp_path / "new" / "mlflow.db")), "persam", "training", {}, {})
+    assert list(tmp_path.iterdir()) == []

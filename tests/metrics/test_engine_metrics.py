@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from ignite.engine import Engine
+from sklearn.metrics import accuracy_score
+
+from persam_monai.cohort import Cohort
+from persam_monai.data import BagDataset, PatchSettings, RandomBags
+from persam_monai.errors import UserError
+from persam_monai.metrics import SlideLoss, VoteScore
+
+SLIDES = [[0, 0, 1], [1, 2, 0], [2]]  # batches of bags; the slides' labels are 1, 0, 0
+
+
+class Found(NamedTuple):
+    logits: torch.Tensor
+    other: torch.Tensor
+
+
+@pytest.fixture
+def dataset(cohort: Cohort) -> BagDataset:
+    return BagDataset(cohort, RandomBags(2, 1), PatchSettings())
+
+
+@pytest.fixture
+def batches() -> list[dict[str, Any]]:
+    torch.manual_seed(4)
+    labels = torch.tensor([1, 0, 0])
+    return [
+        {"slide": torch.tensor(slides), "logits": torch.randn(len(slides), 2), "label": labels[slides]}
+        for slides in SLIDES
+    ]
+
+
+def engine() -> Engine:
+    def step(engine: Engine, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"pred": Found(batch["logits"], batch["logits"] * 2), "label": batch["label"]}
+
+    return Engine(step)
+
+
+def cross_entropy(found: Found, labels: torch.Tensor) -> torch.Tensor:
+    assert torch.equal(found.other, found.logits * 2)
+    return F.cross_entropy(found.logits, labels)
+
+
+def votes(batches: list[dict[str, Any]]) -> np.ndarray:
+    """Mean log-probabilities of the three slides."""
+    slides = torch.cat([batch["slide"] for batch in batches])
+    logs = torch.cat([batch["logits"] for batch in batches]).double().log_softmax(1)
+    return torch.stack([logs[slides == i].mean(0) for i in range(3)]).numpy()
+
+
+def test_scores_are_of_slides_and_patients_never_of_bags(dataset: BagDataset, batches: list[dict[str, Any]]) -> None:
+    run = engine()
+    VoteScore(dataset, "accuracy", "slide").attach(run, "slide")
+    VoteScore(dataset, "accuracy", "patient").attach(run, "patient")
+    metrics = run.run(batches).metrics
+    by_slide = votes(batches)
+    by_slide = by_slide - np.log(np.exp(by_slide).sum(axis=1, keepdims=True))
+    assert metrics["slide"] == pytest.approx(accuracy_score([1, 0, 0], by_slide.argmax(axis=1)))
+    by_patient = np.stack([by_slide[0], by_slide[1:].mean(axis=0)])
+    assert metrics["patient"] == pytest.approx(accuracy_score([1, 0], by_patient.argmax(axis=1)))
+
+
+def test_every_epoch_is_scored_by_itself(dataset: BagDataset, batches: list[dict[str, Any]]) -> None:
+    run = engine()
+    VoteScore(dataset, "accuracy").attach(run, "accuracy")
+    SlideLoss(cross_entropy).attach(run, "loss")
+    for batch in batches:
+        batch["logits"] = 5 * F.one_hot(batch["label"], 2).float()
+    assert run.run(batches).metrics["accuracy"] == 1
+    right = run.state.metrics["loss"]
+    for batch in batches:
+        batch["logits"] = -batch["logits"]
+    run.run(batches)
+    assert run.state.metrics["accuracy"] == 0
+    assert run.state.metrics["loss"] == pytest.approx(right + 5)
+
+
+def test_a_large_slides_loss_weighs_like_a_small_ones(batches: list[dict[str, Any]]) -> None:
+    run = engine()
+    SlideLoss(cross_entropy).attach(run, "loss")
+    slides = torch.cat([batch["slide"] for batch in batches])
+    logits, labels = (torch.cat([batch[name] for batch in batches]) for name in ("logits", "label"))
+    bags = F.cross_entropy(logits, labels, reduction="none")
+    wanted = torch.stack([bags[slides == i].mean() for i in range(3)]).mean()
+    assert run.run(batches).metrics["loss"] == pytest.approx(float(wanted), rel=1e-6)
+    assert float(wanted) != pytest.approx(float(bags.mean()), rel=1e-3)
+
+
+def test_without_bags_nothing_is_scored(dataset: BagDataset) -> None:
+    assert math.isnan(VoteScore(dataset).compute())
+    assert math.isnan(SlideLoss(cast(Any, cross_entropy)).compute())
+
+
+def test_unknown_scores_and_levels_are_refused(dataset: BagDataset) -> None:
+    with pytest.raises(UserError, match=r"score is 'acuracy'.*Did you mean .accuracy."):
+        VoteScore(dataset, "acuracy")
+    with pytest.raises(UserError, match="level is 'bag'; expected one of slide, patient"):
+        VoteScore(dataset, "accuracy", "bag")

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from persam_monai.cohort.entry import SlideEntry
+from persam_monai.metrics import Predictions, Votes
+
+
+def entries(patients: Sequence[str], labels: Sequence[int | None]) -> list[SlideEntry]:
+    return [
+        SlideEntry(f"s{i}", Path(f"/s{i}"), patient, label, np.zeros(1, np.float32), None, None, i + 2)
+        for i, (patient, label) in enumerate(zip(patients, labels, strict=True))
+    ]
+
+
+def voted(logits: torch.Tensor, slides: list[int], patients: Sequence[str], labels: Sequence[int | None]) -> Votes:
+    votes = Votes(entries(patients, labels))
+    votes.add(torch.tensor(slides), logits)
+    return votes
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+
+
+def geometric_mean(probabilities: np.ndarray) -> np.ndarray:
+    mean = probabilities.prod(axis=0) ** (1 / len(probabilities))
+    return mean / mean.sum()
+
+
+def test_a_slide_is_the_geometric_mean_of_its_bags() -> None:
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    slides = [2, 0, 2, 2, 0, 2]
+    predictions = voted(logits, slides, ["A", "B", "A"], [1, 0, 1]).slides()
+    bags = softmax(logits.double().numpy())
+    assert predictions.names == ("s0", "s2")  # the second slide has no vote
+    assert predictions.patients == ("A", "A")
+    assert predictions.labels.tolist() == [1, 1]
+    wanted = [geometric_mean(bags[[1, 4]]), geometric_mean(bags[[0, 2, 3, 5]])]
+    np.testing.assert_allclose(predictions.probabilities, wanted, rtol=1e-12)
+
+
+def test_a_patient_is_the_geometric_mean_of_the_slides_however_many_bags_they_have() -> None:
+    logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    slides = [0, 1, 1, 1, 1, 1, 2]
+    patients = voted(logits, slides, ["B", "B", "A"], [0, 0, 2]).patients()
+    bags = softmax(logits.double().numpy())
+    first = geometric_mean(np.stack([bags[0], geometric_mean(bags[1:6])]))
+    assert patients.names == patients.patients == ("B", "A")
+    assert patients.labels.tolist() == [0, 2]
+    np.testing.assert_allclose(patients.probabilities, [first, bags[6]], rtol=1e-12)
+
+
+def test_the_order_of_bags_and_batches_does_not_matter_in_the_last_bit() -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(200, 3, generator=generator)
+    slides = torch.randint(0, 3, (200,), generator=generator)
+    cohort = entries(["A", "B", "A"], [0, 1, 0])
+    at_once, one_by_one = Votes(cohort), Votes(cohort)
+    at_once.add(slides, logits)
+    for i in torch.randperm(200, generator=generator).tolist():
+        one_by_one.add(slides[i : i + 1], logits[i : i + 1])
+    np.testing.assert_array_equal(at_once.slides().probabilities, one_by_one.slides().probabilities)
+    np.testing.assert_array_equal(at_once.patients().probabilities, one_by_one.patients().probabilities)
+
+
+def test_certain_bags_stay_finite() -> None:
+    logits = torch.tensor([[1e4, 0.0, 0.0], [0.0, 1e4, 0.0], [1e4, 0.0, 0.0]])
+    slides = voted(logits, [0, 0, 1], ["A", "A"], [0, 0])
+    for predictions in (slides.slides(), slides.patients()):
+        assert np.isfinite(predictions.probabilities).all()
+        np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1)
+    np.testing.assert_allclose(slides.slides().probabilities[0], [0.5, 0.5, 0], atol=1e-12)
+
+
+def test_bf16_logits_vote_like_their_values() -> None:
+    logits = torch.tensor([[1.5, -0.25]])
+    votes = voted(logits.bfloat16(), [0], ["A"], [0]).slides()
+    np.testing.assert_allclose(votes.probabilities[0], softmax(logits[0].double().numpy()), rtol=1e-12)
+
+
+def test_unlabelled_units_are_predicted_but_not_scored() -> None:
+    predictions = voted(torch.eye(3)[:, :2] * 3, [0, 1, 2], ["A", "B", "C"], [None, 1, None]).slides()
+    assert predictions.labels.tolist() == [-1, 1, -1]
+    known = predictions.labelled
+    assert isinstance(known, Predictions)
+    assert known.names == ("s1",)
+    np.testing.assert_array_equal(known.probabilities, predictions.probabilities[1:2])
+
+
+def test_a_patient_is_labelled_by_any_labelled_slide() -> None:
+    patients = voted(torch.zeros(3, 2), [0, 1, 2], ["A", "A", "B"], [None, 0, None]).patients()
+    assert patients.labels.tolist() == [0, -1]

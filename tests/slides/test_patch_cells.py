@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from persam_monai.errors import UserError
+from persam_monai.slides import PatchCells, Slide, TissueMask, patch_cells
+from persam_monai.synthetic import write_pyramid
+
+WIDTH, HEIGHT = 1600, 1250  # six tiles and 64 px, four tiles and 226 px
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory, picture: Callable[..., np.ndarray]) -> Iterator[Slide]:
+    path: Path = tmp_path_factory.mktemp("cells") / "slide.tif"
+    write_pyramid(path, picture(HEIGHT, WIDTH), mpp=0.25)
+    with Slide(path) as opened:
+        yield opened
+
+
+EVERYWHERE = TissueMask(np.ones((10, 10), bool), (WIDTH / 10, HEIGHT / 10))
+
+
+def drawn(cells: PatchCells, times: int = 40) -> np.ndarray:
+    """Locations [times, N, 2] of many patches in every cell."""
+    generator = np.random.default_rng(0)
+    return np.stack([cells.locate(np.arange(len(cells)), generator) for _ in range(times)])
+
+
+def test_a_patch_lies_in_one_tile_of_the_file(slide: Slide) -> None:
+    cells = patch_cells(slide, EVERYWHERE, 224, 0.25)
+    assert len(cells) == 6 * 5  # the last row of tiles is 226 pixels high, the last column only 64 wide
+    places = drawn(cells)
+    np.testing.assert_array_equal(places // 256, (places + 223) // 256)
+    assert (places + 224 <= [WIDTH, HEIGHT]).all()
+    assert len(np.unique(places[0] // 256, axis=0)) == 30  # each cell is a tile of its own
+
+
+def test_a_patch_reaches_every_place_of_its_cell(slide: Slide) -> None:
+    cells = patch_cells(slide, EVERYWHERE, 224, 0.25)
+    offsets = drawn(cells, 2000) - cells.corners
+    np.testing.assert_array_equal(offsets.min(axis=0), np.zeros((30, 2)))
+    np.testing.assert_array_equal(offsets.max(axis=0), cells.slack)
+    np.testing.assert_array_equal(cells.slack[:6], np.full((6, 2), 32))
+    np.testing.assert_array_equal(cells.slack[-6:, 1], np.full(6, 2))  # 226 − 224
+
+
+def test_a_region_larger_than_a_tile_takes_the_smallest_block_of_tiles(slide: Slide) -> None:
+    cells = patch_cells(slide, EVERYWHERE, 224, 0.5)  # reads 448 pixels: 2 × 2 tiles
+    assert len(cells) == 3 * 2
+    np.testing.assert_array_equal(cells.corners % 512, np.zeros((6, 2)))
+    places = drawn(cells)
+    np.testing.assert_array_equal(places // 512, (places + 447) // 512)
+
+
+def test_cells_of_a_coarser_level_are_given_in_level_0_pixels(slide: Slide) -> None:
+    cells = patch_cells(slide, EVERYWHERE, 100, 1.0)
+    downsample = slide.levels[1].downsample[0]  # 1250 / 312 is not quite 4
+    assert len(cells) == 2  # 400 × 312 pixels: tiles begin at 0 and 256
+    places = np.floor(drawn(cells) / downsample)
+    np.testing.assert_array_equal(places // 256, (places + 99) // 256)
+    assert (places + 100 <= slide.levels[1].dimensions).all()
+
+
+def test_a_grid_lays_patch_beside_patch(slide: Slide) -> None:
+    cells = patch_cells(slide, EVERYWHERE, 224, 0.25, sampling="grid")
+    wanted = [(x, y) for y in range(0, HEIGHT - 223, 224) for x in range(0, WIDTH - 223, 224)]
+    np.testing.assert_array_equal(cells.corners, wanted)
+    np.testing.assert_array_equal(drawn(cells, 1)[0], wanted)
+
+
+@pytest.mark.parametrize("sampling", ["snapped", "grid"])
+@pytest.mark.parametrize("least", [0.0, 0.3, 0.5, 1.0])
+def test_only_cells_with_enough_tissue_are_kept(slide: Slide, sampling: str, least: float) -> None:
+    step = 256 if sampling == "snapped" else 224
+    mask = np.zeros((HEIGHT, WIDTH), bool)  # one mask pixel per slide pixel: nothing is rounded
+    mask[300:900, 100:1000] = True
+    mask[1024 + 50 : 1250, :] = True
+    cells = patch_cells(slide, TissueMask(mask, (1.0, 1.0)), 224, 0.25, sampling, least)
+    wanted = [
+        (x, y)
+        for y in range(0, HEIGHT - 223, step)
+        for x in range(0, WIDTH - 223, step)
+        if mask[y : y + step, x : x + step].mean() >= least
+    ]
+    assert len(wanted) > 0
+    np.testing.assert_array_equal(cells.corners, wanted)
+
+
+def test_an_unknown_sampling_and_missing_detail_are_refused(slide: Slide) -> None:
+    with pytest.raises(UserError, match="'uniform'; expected one of snapped, grid"):
+        patch_cells(slide, EVERYWHERE, 224, 0.25, sampling="uniform")
+    with pytest.raises(UserError, match=r"--mpp 0\.25"):
+        patch_cells(slide, EVERYWHERE, 224, 0.125)
+
+
+def test_a_slide_smaller_than_a_patch_has_no_cells(tmp_path: Path, picture: Callable[..., np.ndarray]) -> None:
+    write_pyramid(tmp_path / "small.tif", picture(200, 300), mpp=0.25)
+    with Slide(tmp_path / "small.tif") as small:
+        assert len(patch_cells(small, TissueMask(np.ones((2, 2), bool), (150, 100)), 224, 0.25)) == 0

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from persam_monai.errors import UserError
+from persam_monai.slides import Slide, open_slide
+from persam_monai.synthetic import write_pyramid
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        Slide(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_slide_without_resolution_is_refused_with_the_cure(
+    tmp_path: Path, picture: Callable[..., np.ndarray]
+) -> None:
+    path = tmp_path / "unknown.tif"
+    write_pyramid(path, picture(300, 300), mpp=None)
+    assert "column mpp" in complaint(path)
+    with Slide(path, 0.25) as slide:
+        assert slide.read_patches(np.array([[0, 0]]), 64, 0.25).shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize("content", [b"a text", b"", bytes(5000), b"II\x2a\x00\xff\xff\xff\x7f", b"II\x2b\x00"])
+@pytest.mark.parametrize("name", ["slide.svs", "slide.tif"])
+def test_what_is_not_a_slide_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert "check that the file is complete" in complaint(path)
+
+
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
+    assert "does not exist" in complaint(tmp_path / "nowhere.svs")
+    assert "not a file" in complaint(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0.001, 0.3, 0.9, 0.999])
+def test_a_slide_that_is_cut_off_is_refused(tmp_path: Path, picture: Callable[..., np.ndarray], kept: float) -> None:
+    path = tmp_path / "cut.tif"
+    write_pyramid(path, picture(1024, 1024), mpp=0.25)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    assert "complete" in complaint(path) or "cut off" in complaint(path)
+
+
+def test_a_photograph_is_refused(tmp_path: Path, picture: Callable[..., np.ndarray]) -> None:
+    from PIL import Image
+
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(picture(300, 300)).save(path)
+    complaint(path)
+
+
+def test_a_slide_that_cannot_be_opened_does_not_stay_in_the_cache(
+    tmp_path: Path, picture: Callable[..., np.ndarray]
+) -> None:
+    path = tmp_path / "late.tif"
+    with pytest.raises(UserError, match="does not exist"):
+        open_slide(path)
+    write_pyramid(path, picture(300, 300), mpp=0.25)
+    assert open_slide(path).dimensions == (300, 300)
