@@ -22,6 +22,7 @@ _ROOMS = frozenset(
         "metrics",
         "model",
         "networks",
+        "settings",
         "slides",
         "summary",
         "synthetic",

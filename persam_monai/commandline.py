@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pydoc import locate
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
@@ -20,6 +20,7 @@ from monai.bundle.config_item import ConfigComponent
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from persam_monai.errors import UserError, did_you_mean
+from persam_monai.settings import check_settings, is_null, is_yes
 
 # `python -m monai.bundle run` binds positional arguments in this order; none of these is an override.
 RUN_ARGUMENTS = (
@@ -32,28 +33,40 @@ RUN_ARGUMENTS = (
     "tracking",
     "args_file",
 )
-# Keys that MONAI adds or that belong to the metadata file; they need not stand in a config.
+# Settings that name files; Python Fire must leave them as they were typed.
+PATHS = frozenset(
+    {"dataset_dir", "output_dir", "table", "slide", "model", "extractor_weights", "evaluation_dir", "inference_dir"}
+)
+# Keys that MONAI adds; they need not stand in a config.
 FOREIGN_KEYS = frozenset({"bundle_root", "workflow_type", "properties_path"})
 
 
-def begin(debug: bool = False) -> None:
+def begin(config: Mapping[str, Any], debug: bool | str = False) -> None:
     """The first line of every config's ``initialize``.
 
     Refuses overrides that no config key answers to, and makes the command line end with the message of our own error
     alone.
 
     Args:
+        config: what is run, see :func:`running_config`.
         debug: keep the traceback of our own errors.
 
     Raises:
-        UserError: names the unknown override and the key that was probably meant.
+        UserError: names the unknown override and the key that was probably meant, or settings that are not possible.
     """
-    if not debug:
+    if not is_yes(debug):
         sys.excepthook = _print_user_error
         _quieten_engines()
     given = _typed(sys.argv)
     if given is not None:
-        check_overrides(*given)
+        check_overrides(given.config_files, given.overrides)
+        _check_words(given)
+    if "evaluating" in config and "training" not in config:
+        raise UserError(
+            "evaluate.json changes train.json and does not stand alone: --config_file "
+            "\"['bundle/configs/train.json','bundle/configs/evaluate.json']\"."
+        )
+    check_settings(config)
 
 
 def running_config() -> dict[str, Any]:
@@ -99,7 +112,7 @@ class _NotTerminating(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to keep ``record``."""
-        return "terminating due to exception" not in record.msg
+        return "terminating due to exception" not in str(record.msg)
 
 
 def _quieten_engines() -> None:
@@ -107,13 +120,22 @@ def _quieten_engines() -> None:
         handler.addFilter(_NotTerminating())
 
 
-def _typed(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]] | None:
-    """Config files and overrides on the command line of ``monai.bundle run``; None if that is not what runs."""
+class Typed(NamedTuple):
+    """What stands on the command line."""
+
+    config_files: list[str]
+    overrides: dict[str, Any]  # as Python Fire understands them
+    words: dict[str, str]  # as they were typed
+
+
+def _typed(argv: Sequence[str]) -> Typed | None:
+    """What stands on the command line of ``monai.bundle run``; None if that is not what runs."""
     if len(argv) < 2 or Path(argv[0]).parts[-3:] != ("monai", "bundle", "__main__.py"):
         return None
     if argv[1] not in ("run", "run_workflow"):
         return None
     given: dict[str, Any] = {}
+    typed: dict[str, str] = {}
     positional = iter(RUN_ARGUMENTS)
     words = list(argv[2:])
     while words:
@@ -124,6 +146,7 @@ def _typed(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]] | None:
         name, equals, value = word.lstrip("-").partition("=")
         if not equals and words and not _is_flag(words[0]):
             value = words.pop(0)
+        typed[name.replace("-", "_")] = value
         given[name.replace("-", "_")] = DefaultParseValue(value) if value else True
     if given.get("args_file"):
         given = {**ConfigParser.load_config_file(str(given["args_file"])), **given}
@@ -132,7 +155,15 @@ def _typed(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]] | None:
     overrides = {name: value for name, value in given.items() if name not in RUN_ARGUMENTS}
     if given.get("tracking") is not None:
         overrides = {k: v for k, v in overrides.items() if k not in DEFAULT_MLFLOW_SETTINGS["configs"]}
-    return [str(file) for file in files], overrides
+    return Typed([str(file) for file in files], overrides, typed)
+
+
+def _check_words(given: Typed) -> None:
+    """Refuse paths that Python Fire has taken for numbers or tuples: it would read ``2024_01`` as 202401."""
+    for name in PATHS & given.words.keys():
+        word, value = given.words[name], given.overrides.get(name)
+        if value is not None and not isinstance(value, str) and not is_null(word):
+            raise UserError(f"--{name} {word} would be read as {value!r}. Write it as a path: --{name} ./{word}")
 
 
 def _is_flag(word: str) -> bool:

@@ -112,6 +112,15 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
         state = torch.load(card.path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle fail in whatever way they happen to
         raise UserError(f"{card.path} cannot be read as a file of tensors: {error}. Copy it anew.") from error
+    head = getattr(getattr(network, "head", None), "settings", card.head)
+    raise_together(
+        f"{card.path} was trained with another head than the one that is asked to use it",
+        [
+            f"{key} was {card.head.get(key)!r} and is now {value!r}"
+            for key, value in head.items()
+            if card.head.get(key) != value
+        ],
+    )
     own = network.state_dict()
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{name} is not part of the network" for name in state if name not in own]

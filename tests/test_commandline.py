@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -121,14 +122,17 @@ def test_later_configs_add_keys(config: str, tmp_path: Path) -> None:
 def test_the_command_line_is_read_as_monai_reads_it(
     words: list[str], files: list[str], overrides: dict[str, Any]
 ) -> None:
-    assert _typed([PROGRAM, "run", *words]) == (files, overrides)
+    given = _typed([PROGRAM, "run", *words])
+    assert given is not None
+    assert given[:2] == (files, overrides)
 
 
 def test_an_args_file_is_read_and_the_command_line_wins(tmp_path: Path) -> None:
     path = tmp_path / "args.json"
     path.write_text(json.dumps({"config_file": "a.json", "bag_size": 3, "fold": 1}))
     given = _typed([PROGRAM, "run", "training", "--args_file", str(path), "--fold", "2"])
-    assert given == (["a.json"], {"bag_size": 3, "fold": 2})
+    assert given is not None
+    assert given[:2] == (["a.json"], {"bag_size": 3, "fold": 2})
 
 
 @pytest.mark.parametrize(
@@ -150,12 +154,12 @@ def test_other_programs_command_lines_are_let_alone(argv: list[str]) -> None:
 def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs ``begin`` with a command line; what it changes is undone."""
 
-    def begin(*words: str, debug: bool = False) -> None:
+    def begin(*words: str, debug: bool | str = False, config: dict[str, Any] | None = None) -> None:
         monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
         monkeypatch.setattr(sys, "argv", list(words))
         for handler in logging.getLogger().handlers:
             monkeypatch.setattr(handler, "filters", list(handler.filters))
-        commandline.begin(debug)
+        commandline.begin(config or {}, debug)
 
     return begin
 
@@ -195,9 +199,44 @@ def test_other_errors_keep_their_traceback(begun: Callable[..., None], capsys: p
     assert "Failed to evaluate ConfigExpression" in shown
 
 
-def test_debugging_keeps_the_traceback_of_our_errors(begun: Callable[..., None]) -> None:
-    begun("pytest", debug=True)
+@pytest.mark.parametrize("debug", [True, "true", "yes"])
+def test_debugging_keeps_the_traceback_of_our_errors(begun: Callable[..., None], debug: bool | str) -> None:
+    begun("pytest", debug=debug)
     assert sys.excepthook is sys.__excepthook__
+
+
+@pytest.mark.parametrize("debug", [False, "false", "no"])
+def test_not_debugging_does_not(begun: Callable[..., None], debug: bool | str) -> None:
+    begun("pytest", debug=debug)
+    assert sys.excepthook is not sys.__excepthook__
+
+
+def test_impossible_settings_end_the_run_before_it_begins(begun: Callable[..., None]) -> None:
+    with pytest.raises(UserError, match="bag_size is 0; expected a whole number of at least 1"):
+        begun("pytest", config={"bag_size": 0})
+
+
+def test_evaluating_alone_says_what_it_needs(begun: Callable[..., None]) -> None:
+    with pytest.raises(UserError, match=r"train\.json.*evaluate\.json"):
+        begun("pytest", config={"evaluating": "$1"})
+
+
+@pytest.mark.parametrize("word", ["2024_01", "1e3", "0x10", "1.10", "a,b"])
+def test_a_path_that_would_be_read_as_a_number_is_refused(
+    begun: Callable[..., None], tmp_path: Path, word: str
+) -> None:
+    config = tmp_path / "paths.json"
+    config.write_text(json.dumps({"output_dir": "output"}))
+    words = [PROGRAM, "run", "training", "--config_file", str(config), "--output_dir"]
+    with pytest.raises(UserError, match=re.escape(f"--output_dir ./{word}")):
+        begun(*words, word)
+    begun(*words, f"./{word}")
+
+
+def test_logging_an_exception_object_is_let_alone(begun: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    begun("pytest")
+    logging.getLogger("someone").warning(ValueError("boom"))
+    assert "boom" in caplog.text
 
 
 def test_an_expression_sees_the_whole_config_with_its_overrides() -> None:

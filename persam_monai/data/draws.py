@@ -33,20 +33,20 @@ class RandomBags:
 
     Args:
         bag_size: patches in a bag (the paper: 100).
-        max_bags: most bags of one slide in an epoch (the paper: 30).
+        max_bags_per_slide: most bags of one slide in an epoch (the paper: 30).
         seed: the run's seed.
     """
 
     bag_size: int
-    max_bags: int
+    max_bags_per_slide: int
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_positive(bag_size=self.bag_size, max_bags=self.max_bags)
+        _check_positive(bag_size=self.bag_size, max_bags_per_slide=self.max_bags_per_slide)
 
     def count(self, cells: int) -> int:
-        """As many full bags as there are cells for, at least one, at most ``max_bags``."""
-        return min(self.max_bags, max(1, cells // self.bag_size))
+        """As many full bags as there are cells for, at least one, at most ``max_bags_per_slide``."""
+        return min(self.max_bags_per_slide, max(1, cells // self.bag_size))
 
     def choose(self, cells: int, slide: str, epoch: int, bag: int) -> np.ndarray:
         """The ``bag``-th stretch of the epoch's permutation of the slide's cells."""

@@ -2,7 +2,7 @@
 """What the configs run: training, evaluating, inference."""
 
 from persam_monai.engines.evaluation import evaluate, new_slides, predict
-from persam_monai.engines.training import describe, train
+from persam_monai.engines.training import describe, provenance, train
 from persam_monai.engines.wrapper import AttendingNetwork
 
-__all__ = ["AttendingNetwork", "describe", "evaluate", "new_slides", "predict", "train"]
+__all__ = ["AttendingNetwork", "describe", "evaluate", "new_slides", "predict", "provenance", "train"]

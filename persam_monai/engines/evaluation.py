@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from persam_monai.files import write_json
 from persam_monai.handlers import MLflowRun, PredictionSaver
 from persam_monai.metrics import Votes, always, report
 from persam_monai.model import ModelCard, load_weights
+from persam_monai.settings import is_null
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def evaluate(
     dataset: BagDataset,
     saver: PredictionSaver,
     tracking: MLflowRun,
-    settings: Mapping[str, Any],
+    provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Predict the test fold and say how good the predictions are.
 
@@ -45,7 +47,7 @@ def evaluate(
         dataset: bags of the test fold.
         saver: writes the predictions.
         tracking: the MLflow run.
-        settings: what the user set.
+        provenance: see :func:`persam_monai.engines.provenance`.
 
     Returns:
         What ``metrics.json`` says: scores per slide and per patient, and those of always guessing the class that is
@@ -54,7 +56,7 @@ def evaluate(
     Raises:
         UserError: if the model was trained with another schema or another fold, and as :func:`predict`.
     """
-    _check_same_cohort(card, split.test.schema, settings)
+    _check_same_cohort(card, split.test.schema, provenance)
     with tracking.track():
         predict(evaluator, network, card, dataset, saver)
         assert saver.votes is not None
@@ -112,26 +114,27 @@ def new_slides(
     Raises:
         UserError: if neither can be read.
     """
-    if slide is None:
-        if record is not None:
+    if is_null(slide):
+        if not is_null(record):
             raise UserError("--record goes with --slide; for many slides put the records into the table.")
         return Cohort.load(Path(str(dataset_dir)) / table, card.schema, require_labels=False)
-    path = Path(str(slide)).resolve()
+    path = Path(os.path.abspath(str(slide)))  # not resolved: readers look at a link's own name
     if not path.is_file():
         raise UserError(f"--slide {slide}: there is no such file.")
-    if record is None:
+    if is_null(record):
         logger.warning("No --record is given: the model predicts from the slide alone, all clinical values missing.")
-    if record is not None and not isinstance(record, Mapping):
+    elif not isinstance(record, Mapping):
         raise UserError(
             f'--record is {record!r}; expected values by name, such as --record "{{age: 61, sex: female}}".'
         )
-    clinical = card.schema.encode(record or {}, "--record")
+    clinical = card.schema.encode(record if isinstance(record, Mapping) else {}, "--record")
+    slide_mpp = None if is_null(slide_mpp) else slide_mpp
     return Cohort(
         (SlideEntry(str(slide), path, path.stem, None, clinical, slide_mpp, None, 1),), card.schema, "--slide"
     )
 
 
-def _check_same_cohort(card: ModelCard, schema: ClinicalSchema, settings: Mapping[str, Any]) -> None:
+def _check_same_cohort(card: ModelCard, schema: ClinicalSchema, provenance: Mapping[str, Any]) -> None:
     """The test fold must be the one the model was not trained on, read as the model was taught to read it."""
     if schema != card.schema:
         raise UserError(
@@ -141,11 +144,17 @@ def _check_same_cohort(card: ModelCard, schema: ClinicalSchema, settings: Mappin
     raise_together(
         f"{card.path} was trained with another split, so its test fold may hold patients it was trained on",
         [
-            f"{name} was {card.settings[name]!r} and is now {settings[name]!r}: give --{name} {card.settings[name]}"
+            f"{name} was {card.settings[name]!r} and is now {provenance[name]!r}: give --{name} {card.settings[name]}"
             for name in ("fold", "folds", "seed")
-            if card.settings.get(name) != settings.get(name)
+            if card.settings.get(name) != provenance.get(name)
         ],
     )
+    if card.settings.get("fold_assignment") != provenance["fold_assignment"]:
+        raise UserError(
+            f"The patients of the cohort table, or their folds, are not those that {card.path} was trained with, so "
+            "the test fold may hold patients it was trained on. Evaluate with the table as it was then, or predict new "
+            "patients by inference."
+        )
 
 
 def _metrics(votes: Votes, split: Split) -> dict[str, Any]:

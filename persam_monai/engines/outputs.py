@@ -16,11 +16,13 @@ from persam_monai.errors import UserError, raise_together
 from persam_monai.files import replacing
 from persam_monai.handlers.checkpoint import CHECKPOINT, SETTINGS
 from persam_monai.handlers.predictions import PREDICTION_FILES
+from persam_monai.model import load_card
+from persam_monai.settings import is_no, is_yes
 
 logger = logging.getLogger(__name__)
 
-# What may differ between the two halves of a resumed training without changing its result.
-FREE_ON_RESUME = frozenset({"num_workers", "device", "max_epochs", "dataset_dir", "extractor_weights"})
+# What may differ between the two halves of a resumed training: where it runs, and how much longer.
+FREE_ON_RESUME = frozenset({"num_workers", "device", "max_epochs", "extractor_weights"})
 
 
 @dataclass(frozen=True)
@@ -43,49 +45,54 @@ class TrainingFolder:
         """The last state of the training."""
         return self.root / "checkpoints" / CHECKPOINT
 
-    def claim(self, overwrite: bool) -> None:
-        """Make the folder for a training from the start.
+    def check(self, overwrite: bool) -> None:
+        """Make sure that a training can begin here.
 
         Args:
-            overwrite: remove an earlier training's model, checkpoint and evaluation.
+            overwrite: whether an earlier training may be replaced.
 
         Raises:
             UserError: if the folder cannot be written, or holds a training and ``overwrite`` is false.
         """
         make_writable(self.root)
-        earlier = [file for file in (self.model, self.checkpoint) if file.exists()]
-        results = [self.root / "evaluation" / name for name in ("metrics.json", *PREDICTION_FILES)]
+        earlier = [str(file) for file in (self.model, self.checkpoint) if file.exists()]
         if earlier and not overwrite:
             raise UserError(
-                f"{self.root} already holds a training ({', '.join(str(file) for file in earlier)}). Go on with it by "
-                "--resume true, replace it by --overwrite true, or name another --output_dir."
+                f"{self.root} already holds a training ({', '.join(earlier)}). Go on with it by --resume true, replace "
+                "it by --overwrite true, or name another --output_dir."
             )
-        for file in [*earlier, *(file.with_suffix(".json") for file in earlier), *results]:
-            file.unlink(missing_ok=True)
 
-    def adopt(self, checkpoint: Path, overwrite: bool) -> None:
-        """Make the folder for going on from another folder's checkpoint: take over its best model so far.
+    def clear(self) -> None:
+        """Remove an earlier training's model, checkpoint and evaluation, and the half-written files of a killed one."""
+        results = [self.root / "evaluation" / name for name in ("metrics.json", *PREDICTION_FILES)]
+        for file in [self.model, self.checkpoint, *results]:
+            file.unlink(missing_ok=True)
+            file.with_suffix(".json").unlink(missing_ok=True)
+        for folder in (self.model.parent, self.checkpoint.parent):
+            for partial in folder.glob(".*.partial"):
+                partial.unlink()
+
+    def adopt(self, checkpoint: Path) -> None:
+        """Take over the best model so far that belongs to another folder's checkpoint.
 
         Args:
             checkpoint: in the ``checkpoints`` folder of another training.
-            overwrite: as in :meth:`claim`.
 
         Raises:
-            UserError: as :meth:`claim`.
+            UserError: if there is no model beside it.
         """
-        self.claim(overwrite)
-        theirs = TrainingFolder(checkpoint.resolve().parents[1]).model
+        theirs = checkpoint.resolve().parent.parent / self.model.relative_to(self.root)
+        load_card(theirs)
         for file, ours in ((theirs, self.model), (theirs.with_suffix(".json"), self.model.with_suffix(".json"))):
-            if file.is_file():
-                with replacing(ours) as partial:
-                    shutil.copyfile(file, partial)
+            with replacing(ours) as partial:
+                shutil.copyfile(file, partial)
 
-    def resumed_from(self, resume: str | bool, settings: Mapping[str, Any]) -> Path | None:
+    def resumed_from(self, resume: str | bool, provenance: Mapping[str, Any]) -> Path | None:
         """The checkpoint to go on from.
 
         Args:
             resume: true for this folder's own, or a path.
-            settings: of the training that is about to go on.
+            provenance: of the training that is about to go on, see :func:`persam_monai.engines.provenance`.
 
         Returns:
             ``None`` if the training is to start from the beginning: it is not resumed, or it was stopped before its
@@ -94,26 +101,16 @@ class TrainingFolder:
         Raises:
             UserError: if a path is given and there is no file, or the settings are not those of the checkpoint.
         """
-        if is_false(resume):
+        if is_no(resume):
             return None
-        path = self.checkpoint if is_true(resume) else Path(str(resume))
+        path = self.checkpoint if is_yes(resume) else Path(str(resume))
         if not path.is_file():
-            if not is_true(resume):
+            if not is_yes(resume):
                 raise UserError(f"--resume {path}: there is no such checkpoint. Expected a path to a {CHECKPOINT}.")
             logger.info("%s does not exist yet: the training starts from the beginning.", path)
             return None
-        _compare(path.with_name(SETTINGS), settings)
+        _compare(path.with_name(SETTINGS), provenance)
         return path
-
-
-def is_true(setting: object) -> bool:
-    """Whether a setting that may also be a path means yes."""
-    return str(setting).lower() in ("true", "yes", "1")
-
-
-def is_false(setting: object) -> bool:
-    """Whether a setting that may also be a path means no."""
-    return str(setting).lower() in ("false", "no", "0", "none", "")
 
 
 def make_writable(folder: Path) -> None:
@@ -134,12 +131,12 @@ def make_writable(folder: Path) -> None:
         ) from error
 
 
-def _compare(file: Path, settings: Mapping[str, Any]) -> None:
-    """Raise if the settings written beside a checkpoint differ from ``settings`` in what matters."""
+def _compare(file: Path, provenance: Mapping[str, Any]) -> None:
+    """Raise if the settings written beside a checkpoint differ from ``provenance`` in what matters."""
     if not file.is_file():
-        return
+        raise UserError(f"{file} is missing: it says with what settings the checkpoint beside it was made. Copy both.")
     before = json.loads(file.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(dict(settings)))
+    now = json.loads(json.dumps(dict(provenance)))
     raise_together(
         "The training cannot be resumed with other settings than it was started with",
         [

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +16,17 @@ from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader
 
 from persam_monai.cohort import Cohort, Split, assign_folds, write_folds
-from persam_monai.data import BagDataset
+from persam_monai.data import BagDataset, PatchSettings
 from persam_monai.engines.outputs import TrainingFolder
 from persam_monai.errors import UserError
 from persam_monai.handlers import MLflowRun
 from persam_monai.losses import PersAMLoss
 from persam_monai.networks import PersAM, load_extractor_weights
+from persam_monai.settings import is_yes
 
 logger = logging.getLogger(__name__)
+
+BLOCKS = ("extractor", "head", "loss", "optimizer", "lr_scheduler")  # of train.json, with settings of their own
 
 
 def train(
@@ -34,10 +39,10 @@ def train(
     state: Mapping[str, Any],
     tracking: MLflowRun,
     output_dir: str,
-    settings: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     extractor_weights: str | None = None,
     resume: str | bool = False,
-    overwrite: bool = False,
+    overwrite: str | bool = False,
 ) -> None:
     """Fit what is fitted on the training fold, then train to the last epoch.
 
@@ -51,7 +56,7 @@ def train(
         state: objects of a checkpoint besides the trainer, by name.
         tracking: the MLflow run.
         output_dir: where everything goes.
-        settings: what the user set, to compare on a resume.
+        provenance: see :func:`provenance`; compared on a resume.
         extractor_weights: see :func:`persam_monai.networks.load_extractor_weights`.
         resume: go on from the last checkpoint (true) or from a path.
         overwrite: replace an earlier training in ``output_dir``.
@@ -60,20 +65,24 @@ def train(
         UserError: for whatever the user can mend.
     """
     folder = TrainingFolder(Path(str(output_dir)))
-    checkpoint = folder.resumed_from(resume, settings)
-    if checkpoint is None:
-        folder.claim(overwrite)
-    elif checkpoint.resolve() != folder.checkpoint.resolve():
-        folder.adopt(checkpoint, overwrite)
-    write_folds(cohort, assign_folds(cohort, settings["folds"], settings["seed"]), folder.root / "folds.csv")
+    checkpoint = folder.resumed_from(resume, provenance)
+    own = checkpoint is not None and checkpoint.resolve() == folder.checkpoint.resolve()
+    if not own:
+        folder.check(is_yes(overwrite))
     with tracking.track():
         _fit(network, loss, split)
-        for dataset in datasets.values():
-            dataset.prepare()
         if checkpoint is None:
             load_extractor_weights(network.extractor.backbone, extractor_weights)
         else:
             _go_on_from(checkpoint, trainer, state)
+        for dataset in datasets.values():
+            dataset.prepare()
+        if not own:  # only now that nothing more can be wrong
+            folder.clear()
+            if checkpoint is not None:
+                folder.adopt(checkpoint)
+        assignment = assign_folds(cohort, provenance["folds"], provenance["seed"])
+        write_folds(cohort, assignment, folder.root / "folds.csv")
         logger.info(
             "Training on %d slides (%d bags an epoch) of %d patients, validating on %d slides.",
             len(split.train),
@@ -82,11 +91,6 @@ def train(
             len(split.validation),
         )
         trainer.run()
-        if not folder.model.exists():
-            raise UserError(
-                f"No model was saved in {folder.model.parent}: no epoch was validated. Raise --max_epochs or lower "
-                "--skip_epochs."
-            )
         tracking.log_file(folder.model.with_suffix(".json"))
         logger.info("The best model is %s.", folder.model)
 
@@ -112,17 +116,35 @@ def _go_on_from(checkpoint: Path, trainer: SupervisedTrainer, state: Mapping[str
     trainer.add_event_handler(Events.STARTED, load)
 
 
+def provenance(settings: Mapping[str, Any], cohort: Cohort, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training's result depends on.
+
+    Args:
+        settings: what the user set, by name; with ``folds`` and ``seed``.
+        cohort: all patients.
+        config: the config that is run, see :func:`persam_monai.commandline.running_config`.
+
+    Returns:
+        JSON-able: the settings, the blocks of the config that have settings of their own, and ``fold_assignment``, a
+        SHA-256 over every patient's fold.
+    """
+    pairs = sorted(assign_folds(cohort, settings["folds"], settings["seed"]).items())
+    digest = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+    blocks = {name: config[name] for name in BLOCKS if name in config}
+    return {**settings, **blocks, "fold_assignment": digest}
+
+
 def describe(
-    network: PersAM, cohort: Cohort, patches: Any, bag_size: int, settings: Mapping[str, Any]
+    network: PersAM, cohort: Cohort, patches: PatchSettings, bag_size: int, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What ``model.json`` says of a network that is being trained.
 
     Args:
         network: has a ``head`` with ``settings``.
         cohort: for the schema.
-        patches: the :class:`~persam_monai.data.PatchSettings`.
+        patches: what a patch is.
         bag_size: patches in a bag.
-        settings: what the user set.
+        provenance: see :func:`provenance`.
     """
     return {
         "schema": cohort.schema.to_dict(),
@@ -130,5 +152,5 @@ def describe(
         "patch_size": patches.size,
         "mpp": patches.mpp,
         "bag_size": bag_size,
-        "settings": dict(settings),
+        "settings": dict(provenance),
     }

@@ -3,8 +3,16 @@
 
 from persam_monai.handlers.best_model import BestModelSaver
 from persam_monai.handlers.checkpoint import LastCheckpoint
-from persam_monai.handlers.mlflow_run import MLflowRun
+from persam_monai.handlers.mlflow_run import MLflowRun, local_store
 from persam_monai.handlers.predictions import PredictionSaver
 from persam_monai.handlers.running import RaiseErrors, SeedEpochs
 
-__all__ = ["BestModelSaver", "LastCheckpoint", "MLflowRun", "PredictionSaver", "RaiseErrors", "SeedEpochs"]
+__all__ = [
+    "BestModelSaver",
+    "LastCheckpoint",
+    "MLflowRun",
+    "PredictionSaver",
+    "RaiseErrors",
+    "SeedEpochs",
+    "local_store",
+]

@@ -75,5 +75,9 @@ class BestModelSaver:
         return {"best": self.best, "epoch": self.epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        self.best, self.epoch = float(state["best"]), int(state["epoch"])
+        """Continue from :meth:`state_dict`.
+
+        A best epoch that is now to be skipped (a longer training skips more) does not count.
+        """
+        if int(state["epoch"]) > self.skip_epochs:
+            self.best, self.epoch = float(state["best"]), int(state["epoch"])

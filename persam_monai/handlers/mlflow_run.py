@@ -6,9 +6,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import signal
 import socket
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,6 +61,7 @@ class MLflowRun(MLFlowHandler):
     def track(self) -> Iterator[MLflowRun]:
         """Open a run for the duration of the block."""
         status = RunStatus.FAILED
+        restore = _stop_on_sigterm()
         try:
             try:
                 self._open()
@@ -68,10 +73,11 @@ class MLflowRun(MLFlowHandler):
                 ) from error
             yield self
             status = RunStatus.FINISHED
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             status = RunStatus.KILLED
             raise
         finally:
+            restore()
             if hasattr(self, "client"):
                 self.run_finish_status = RunStatus.to_string(status)
                 self.close()
@@ -100,13 +106,14 @@ class MLflowRun(MLFlowHandler):
         super().__init__(**self._where, iteration_log=False)  # not before: it makes the database at once
         self._set_experiment()
         self._fail_killed_runs()
-        tags = {HOST_TAG: socket.gethostname(), PROCESS_TAG: str(os.getpid())}
+        tags = {HOST_TAG: socket.gethostname(), PROCESS_TAG: _process(os.getpid())}
         self.cur_run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name, tags=tags)
         params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in self.settings.items()]
         self.client.log_batch(self.cur_run.info.run_id, params=params)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "config.json"
-            file.write_text(json.dumps(self.config, indent=2, default=str), encoding="utf-8")
+            text = json.dumps(self.config, indent=2, default=str)
+            file.write_text(re.sub(r"(://[^/@:\s]*:)[^@/\s]+@", r"\1***@", text), encoding="utf-8")  # no passwords
             self.log_file(file)
 
     def _fail_killed_runs(self) -> None:
@@ -116,7 +123,43 @@ class MLflowRun(MLFlowHandler):
             tags = run.data.tags
             if tags.get(HOST_TAG) != socket.gethostname() or PROCESS_TAG not in tags:
                 continue
-            if not Path("/proc/self").exists() or Path(f"/proc/{tags[PROCESS_TAG]}").exists():
+            process = tags[PROCESS_TAG]
+            if process == _process(int(process.split()[0])):
                 continue  # alive, or on a system where that cannot be told
             self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FAILED))
             logger.info("MLflow run %s was killed; it is marked FAILED.", run.info.run_name)
+
+
+def _process(pid: int) -> str:
+    """A process as ``pid start-time``, since numbers are used again; only the number where there is no such process.
+
+    Source: proc(5), field 22 of ``/proc/[pid]/stat``. On systems without it every process counts as alive.
+    """
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return str(pid)
+    return f"{pid} {stat.read_text().rpartition(')')[2].split()[19]}"  # field 3 is the first behind the name
+
+
+def _stop_on_sigterm() -> Callable[[], None]:
+    """Make SIGTERM (a scheduler's or a container's stop) end the process like an exit, with everything closed.
+
+    Returns:
+        Puts back what was before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+    def restore() -> None:
+        signal.signal(signal.SIGTERM, before)
+
+    return restore
+
+
+def local_store(output_dir: str | os.PathLike[str]) -> str:
+    """The address of the SQLite database in ``output_dir``.
+
+    MONAI's own helper percent-encodes it, and MLflow's artefacts would then stand in a folder of the encoded name.
+    """
+    return f"sqlite:///{os.path.abspath(str(output_dir))}/mlflow.db"

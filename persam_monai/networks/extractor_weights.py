@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from persam_monai.errors import UserError, raise_together
+from persam_monai.settings import is_null
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +34,10 @@ def load_extractor_weights(backbone: nn.Module, source: str | PathLike[str] | No
         UserError: if the file is missing, cannot be fetched, is no state dict of tensors, or does not fit; nothing is
             loaded then.
     """
-    if source is None:
+    if is_null(source):
         logger.info("The extractor starts from random weights.")
         return
-    name, state = _imagenet() if source == "imagenet" else _read(Path(source))
+    name, state = _imagenet() if source == "imagenet" else _read(Path(str(source)))
     weights = {key: value for key, value in state.items() if not key.startswith("fc.")}
     raise_together(f"{name} does not fit the extractor", _problems(backbone.state_dict(), weights))
     backbone.load_state_dict(weights, strict=False)  # all is checked but batch counts, which old files lack

@@ -70,6 +70,12 @@ class Slide:
                 f"Slide {self.path} cannot be opened by cuCIM ({error}). Expected a tiled TIFF, SVS or Philips TIFF; "
                 "convert it to a tiled pyramidal TIFF."
             ) from error
+        found = [tuple(size) for size in self._image.resolutions["level_dimensions"]]
+        if found != list(dimensions):
+            raise UserError(
+                f"Slide {self.path}: OpenSlide finds levels of {list(dimensions)} pixels, cuCIM of {found}; patches "
+                "could be read at a wrong magnification. Convert the slide to a tiled pyramidal TIFF."
+            )
         self.levels = tuple(
             Level(
                 dimensions=size,
@@ -110,12 +116,6 @@ class Slide:
         if all(abs(s - 1) <= MPP_TOLERANCE for s in scale):
             return ReadPlan(level, (size, size), resample=False)
         return ReadPlan(level, (math.ceil(size * scale[0]), math.ceil(size * scale[1])), resample=True)
-
-    def footprint(self, size: int, mpp: float) -> tuple[float, float]:
-        """Width and height, in level-0 pixels, of what :meth:`read_patches` reads for one patch."""
-        plan = self.plan(size, mpp)
-        downsample = self.levels[plan.level].downsample
-        return plan.region[0] * downsample[0], plan.region[1] * downsample[1]
 
     def read_patches(self, locations: np.ndarray, size: int, mpp: float, threads: int = 1) -> np.ndarray:
         """Read patches.

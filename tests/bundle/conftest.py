@@ -24,5 +24,5 @@ def trained(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The output_dir of a training and an evaluation on that cohort, without loader workers."""
     output = tmp_path_factory.mktemp("bundle") / "output"
     run_well("training", TRAINING, dataset_dir=dataset_dir, output_dir=output, max_epochs=4)
-    run_well("evaluating", EVALUATING, dataset_dir=dataset_dir, output_dir=output, max_epochs=4)
+    run_well("evaluating", EVALUATING, dataset_dir=dataset_dir, output_dir=output)
     return output

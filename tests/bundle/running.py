@@ -11,7 +11,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 CONFIGS = Path("bundle/configs")
 SMALL = Path("tests/bundle/small.json")
-SMALL_INFERENCE = Path("tests/bundle/small_inference.json")
+SMALL_EXTRACTOR = Path("tests/bundle/small_extractor.json")
 
 
 def command(run_id: str, configs: list[Path] | list[str], **overrides: Any) -> list[str]:
@@ -36,5 +36,5 @@ def run_well(run_id: str, configs: list[Path], **overrides: Any) -> subprocess.C
 
 
 TRAINING = [CONFIGS / "train.json", SMALL]
-EVALUATING = [CONFIGS / "train.json", CONFIGS / "evaluate.json", SMALL]
-INFERENCE = [CONFIGS / "inference.json", SMALL_INFERENCE]
+EVALUATING = [CONFIGS / "train.json", CONFIGS / "evaluate.json", SMALL_EXTRACTOR]
+INFERENCE = [CONFIGS / "inference.json", SMALL_EXTRACTOR]

@@ -100,7 +100,7 @@ def test_equal_predictions_whatever_the_number_of_loader_workers(
 ) -> None:
     settings = {"dataset_dir": dataset_dir, "output_dir": tmp_path, "max_epochs": 4, "num_workers": 2}
     run_well("training", TRAINING, **settings)
-    run_well("evaluating", EVALUATING, **settings)
+    run_well("evaluating", EVALUATING, dataset_dir=dataset_dir, output_dir=tmp_path, num_workers=2)
     ours = (tmp_path / "evaluation" / "predictions.csv").read_bytes()
     assert ours == (trained / "evaluation" / "predictions.csv").read_bytes()
 
@@ -155,9 +155,38 @@ def test_a_finished_training_is_neither_overwritten_nor_resumed_with_other_setti
     again = run_bundle("training", TRAINING, **settings)
     assert again.returncode == 1
     assert "--overwrite true" in again.stderr.splitlines()[-1]
+    unsure = run_bundle("training", TRAINING, **settings, overwrite="false")
+    assert unsure.returncode == 1
+    assert (trained / "models" / "model.pt").is_file()
     other = run_bundle("training", TRAINING, **settings, resume="true", bag_size=9)
     assert other.returncode == 1
     assert "bag_size was 8 and is now 9" in other.stderr.splitlines()[-1]
+
+
+def test_an_overwriting_training_that_cannot_begin_leaves_the_earlier_one(
+    trained: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "my output"
+    shutil.copytree(trained, output)
+    before = {path.relative_to(output): path.read_bytes() for path in output.glob("[mce]*/*.*")}
+    result = run_bundle(
+        "training", TRAINING, dataset_dir=dataset_dir, output_dir=output, overwrite="true", extractor_weights="no.pth"
+    )
+    assert result.returncode == 1
+    assert "no.pth" in result.stderr
+    assert {path.relative_to(output): path.read_bytes() for path in output.glob("[mce]*/*.*")} == before
+
+
+def test_a_model_is_not_evaluated_on_patients_who_were_dealt_out_anew(
+    trained: Path, dataset_dir: Path, tmp_path: Path
+) -> None:
+    smaller = tmp_path / "cohort"
+    shutil.copytree(dataset_dir, smaller)
+    lines = (smaller / "cohort.csv").read_text().splitlines()
+    (smaller / "cohort.csv").write_text("\n".join([*lines[:-1], ""]))
+    result = run_bundle("evaluating", EVALUATING, dataset_dir=smaller, output_dir=trained)
+    assert result.returncode == 1
+    assert "may hold patients it was trained on" in result.stderr.splitlines()[-1]
 
 
 def test_mlflow_has_parameters_metrics_of_every_epoch_and_the_config(trained: Path, dataset_dir: Path) -> None:

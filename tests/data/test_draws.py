@@ -17,7 +17,7 @@ def all_bags(draw: RandomBags | PartitionBags, cells: int, slide: str = "a", epo
 
 @pytest.mark.parametrize(("cells", "bags"), [(1, 1), (9, 1), (10, 1), (19, 1), (20, 2), (35, 3), (1000, 30)])
 def test_random_bags_are_full_and_disjoint(cells: int, bags: int) -> None:
-    draw = RandomBags(bag_size=10, max_bags=30, seed=1)
+    draw = RandomBags(bag_size=10, max_bags_per_slide=30, seed=1)
     drawn = all_bags(draw, cells)
     assert [len(bag) for bag in drawn] == [min(10, cells)] * bags
     together = np.concatenate(drawn)
@@ -34,7 +34,7 @@ def test_random_bags_are_drawn_anew_for_each_epoch_slide_and_seed() -> None:
 
 
 def test_random_bags_take_every_cell_alike() -> None:
-    draw = RandomBags(bag_size=10, max_bags=1)
+    draw = RandomBags(bag_size=10, max_bags_per_slide=1)
     counts = np.bincount(np.concatenate([draw.choose(40, "a", epoch, 0) for epoch in range(2000)]), minlength=40)
     assert np.abs(counts / 2000 - 1 / 4).max() < 0.05  # five standard deviations of a binomial proportion
 
@@ -71,9 +71,9 @@ def test_partitions_differ_from_each_other_and_depend_on_the_seed_alone() -> Non
 @pytest.mark.parametrize(
     ("rule", "settings", "name"),
     [
-        (RandomBags, {"bag_size": 0, "max_bags": 1}, "bag_size is 0"),
-        (RandomBags, {"bag_size": 2.5, "max_bags": 1}, "bag_size is 2.5"),
-        (RandomBags, {"bag_size": 10, "max_bags": -1}, "max_bags is -1"),
+        (RandomBags, {"bag_size": 0, "max_bags_per_slide": 1}, "bag_size is 0"),
+        (RandomBags, {"bag_size": 2.5, "max_bags_per_slide": 1}, "bag_size is 2.5"),
+        (RandomBags, {"bag_size": 10, "max_bags_per_slide": -1}, "max_bags_per_slide is -1"),
         (PartitionBags, {"bag_size": "ten"}, "bag_size is 'ten'"),
         (PartitionBags, {"bag_size": 10, "patches_per_slide": "most"}, "patches_per_slide is 'most'"),
         (PartitionBags, {"bag_size": 10, "patches_per_slide": 0}, "patches_per_slide is 0"),

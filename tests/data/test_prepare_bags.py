@@ -48,11 +48,14 @@ def test_a_batch_becomes_the_networks_arguments(image: torch.Tensor) -> None:
         "orientation": torch.full((2, 8), 2, dtype=torch.uint8),
         "label": torch.tensor([0, 1]),
         "clinical": torch.randn(2, 5),
-        "mask": torch.ones(2, 8, dtype=torch.bool),
+        "mask": torch.arange(8) < torch.tensor([[8], [5]]),
     }
     inputs, label, positional, named = prepare_bags(batch, "cpu")
     assert torch.equal(inputs, image.flip(3).flip(4))  # half a turn
     assert label.tolist() == [0, 1]
     assert positional == ()
     assert named.keys() == {"clinical", "mask"}
+    assert torch.equal(named["mask"], batch["mask"])
+    full = {**batch, "mask": torch.ones(2, 8, dtype=torch.bool)}
+    assert prepare_bags(full, "cpu")[3].keys() == {"clinical"}, "without padding no mask travels"
     assert torch.equal(named["clinical"], batch["clinical"])

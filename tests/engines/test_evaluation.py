@@ -27,7 +27,7 @@ from persam_monai.handlers import PredictionSaver
 from persam_monai.model import ModelCard, load_card, save_model
 from persam_monai.networks import PersAM, PersAMHead
 
-SETTINGS = {"fold": 0, "folds": 5, "seed": 0}
+PROVENANCE: dict[str, Any] = {"fold": 0, "folds": 5, "seed": 0, "fold_assignment": "abc"}
 
 
 def network() -> PersAM:
@@ -42,11 +42,11 @@ def card(tmp_path: Path, schema: ClinicalSchema) -> ModelCard:
     torch.manual_seed(1)
     content = {
         "schema": schema.to_dict(),
-        "head": {},
+        "head": network().head.settings,
         "patch_size": 32,
         "mpp": 0.25,
         "bag_size": 5,
-        "settings": SETTINGS,
+        "settings": PROVENANCE,
     }
     save_model(network(), tmp_path / "model.pt", content)
     return load_card(tmp_path / "model.pt")
@@ -106,7 +106,7 @@ def test_the_metrics_are_those_of_the_predictions_beside_the_commonest_class(
 ) -> None:
     place = Workplace(cohort, tmp_path / "evaluation")
     train = cohort.subset([cohort.entries[0], cohort.entries[0], cohort.entries[1]])  # FL is commonest there
-    returned = place.evaluate(card, Split(train, train, cohort), SETTINGS)
+    returned = place.evaluate(card, Split(train, train, cohort), PROVENANCE)
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert metrics == returned
     predictions = rows(tmp_path / "evaluation" / "predictions.csv")
@@ -120,14 +120,24 @@ def test_the_metrics_are_those_of_the_predictions_beside_the_commonest_class(
     assert place.tracking.files == ["metrics.json"]
 
 
+def test_a_cohort_whose_patients_have_changed_since_training_is_refused(
+    cohort: Cohort, card: ModelCard, tmp_path: Path
+) -> None:
+    place = Workplace(cohort, tmp_path / "evaluation")
+    with pytest.raises(UserError, match="test fold may hold patients it was trained on"):
+        place.evaluate(card, Split(cohort, cohort, cohort), {**PROVENANCE, "fold_assignment": "def"})
+
+
 @pytest.mark.parametrize("setting", ["fold", "folds", "seed"])
 def test_another_split_than_the_trainings_is_refused(
     cohort: Cohort, card: ModelCard, tmp_path: Path, setting: str
 ) -> None:
     place = Workplace(cohort, tmp_path / "evaluation")
     with pytest.raises(UserError, match="was trained with another split") as caught:
-        place.evaluate(card, Split(cohort, cohort, cohort), {**SETTINGS, setting: 3})
-    assert f"{setting} was {SETTINGS[setting]} and is now 3: give --{setting} {SETTINGS[setting]}" in str(caught.value)
+        place.evaluate(card, Split(cohort, cohort, cohort), {**PROVENANCE, setting: 3})
+    assert f"{setting} was {PROVENANCE[setting]} and is now 3: give --{setting} {PROVENANCE[setting]}" in str(
+        caught.value
+    )
     assert not (tmp_path / "evaluation").exists()
 
 
@@ -137,7 +147,7 @@ def test_another_schema_than_the_models_is_refused(
     other = ClinicalSchema.from_dict({**schema.to_dict(), "classes": ["FL", "DLBCL"]})
     renamed = Cohort(cohort.entries, other)
     with pytest.raises(UserError, match="The clinical schema in dataset_dir is not the one"):
-        Workplace(renamed, tmp_path / "x").evaluate(card, Split(renamed, renamed, renamed), SETTINGS)
+        Workplace(renamed, tmp_path / "x").evaluate(card, Split(renamed, renamed, renamed), PROVENANCE)
 
 
 def test_a_slides_prediction_is_the_same_alone_and_for_any_number_of_workers(

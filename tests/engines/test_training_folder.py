@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from persam_monai.engines.outputs import TrainingFolder, is_false, is_true
+from persam_monai.engines.outputs import TrainingFolder
 from persam_monai.errors import UserError
 from persam_monai.files import write_json
+from persam_monai.model import load_card, save_model
 
 SETTINGS: dict[str, Any] = {"bag_size": 100, "milestones": (3, 6), "num_workers": 2, "max_epochs": 9, "device": "cpu"}
 
@@ -34,7 +36,8 @@ def files(folder: TrainingFolder) -> list[str]:
 
 
 def test_a_new_folder_is_made_and_stays_empty(folder: TrainingFolder) -> None:
-    folder.claim(overwrite=False)
+    folder.check(overwrite=False)
+    folder.clear()
     assert folder.root.is_dir()
     assert files(folder) == []
 
@@ -42,7 +45,7 @@ def test_a_new_folder_is_made_and_stays_empty(folder: TrainingFolder) -> None:
 def test_an_earlier_training_is_not_replaced_unasked(trained: TrainingFolder) -> None:
     before = files(trained)
     with pytest.raises(UserError) as caught:
-        trained.claim(overwrite=False)
+        trained.check(overwrite=False)
     for words in (str(trained.root), str(trained.model), str(trained.checkpoint), "--resume true", "--overwrite true"):
         assert words in str(caught.value)
     assert files(trained) == before
@@ -50,17 +53,21 @@ def test_an_earlier_training_is_not_replaced_unasked(trained: TrainingFolder) ->
 
 def test_overwriting_removes_what_belongs_to_the_earlier_training_only(trained: TrainingFolder) -> None:
     (trained.root / "notes.txt").write_text("mine")
-    trained.claim(overwrite=True)
+    (trained.checkpoint.parent / ".last.pt.123.partial").write_bytes(b"half")
+    before = files(trained)
+    trained.check(overwrite=True)
+    assert files(trained) == before, "nothing is removed before the new training is known to begin"
+    trained.clear()
     assert files(trained) == ["notes.txt"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"is not writable.*--output_dir") as caught:
-        TrainingFolder(tmp_path / "file" / "output").claim(overwrite=False)
+        TrainingFolder(tmp_path / "file" / "output").check(overwrite=False)
     assert str(tmp_path / "file" / "output") in str(caught.value)
     with pytest.raises(UserError, match="is not writable"):
-        TrainingFolder(tmp_path / "file").claim(overwrite=False)
+        TrainingFolder(tmp_path / "file").check(overwrite=False)
 
 
 @pytest.mark.parametrize("resume", [False, "false", "False", None, ""])
@@ -100,6 +107,21 @@ def test_other_settings_are_refused_all_at_once(trained: TrainingFolder) -> None
     ]
 
 
-def test_a_path_is_neither_yes_nor_no() -> None:
-    assert not is_true("checkpoints/last.pt")
-    assert not is_false("checkpoints/last.pt")
+def test_a_checkpoint_whose_settings_are_unknown_is_refused(trained: TrainingFolder) -> None:
+    trained.checkpoint.with_suffix(".json").unlink()
+    with pytest.raises(UserError, match=r"last\.json is missing"):
+        trained.resumed_from(True, SETTINGS)
+
+
+def test_another_folder_s_checkpoint_brings_its_best_model(folder: TrainingFolder, tmp_path: Path) -> None:
+    theirs = TrainingFolder(tmp_path / "theirs")
+    network = torch.nn.Linear(2, 2)
+    schema = {"classes": ["a", "b"], "groups": {"g": {"x": {"kind": "numeric"}}}}
+    card = {"schema": schema, "head": {}, "patch_size": 224, "mpp": 0.25, "bag_size": 100, "settings": {}}
+    save_model(network, theirs.model, card)
+    folder.adopt(theirs.checkpoint)
+    assert folder.model.read_bytes() == theirs.model.read_bytes()
+    assert load_card(folder.model).patch_size == 224
+    theirs.model.unlink()
+    with pytest.raises(UserError, match=r"model\.pt is missing"):
+        folder.adopt(theirs.checkpoint)

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +19,9 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from monai.utils import path_to_sqlite_uri
 
-from persam_monai.handlers import MLflowRun
+from persam_monai.errors import UserError
+from persam_monai.handlers import MLflowRun, local_store
+from persam_monai.handlers.mlflow_run import _process
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +116,10 @@ def test_runs_of_killed_processes_are_failed_by_the_next_one(uri: str, make: Cal
     experiment = client.get_experiment_by_name("persam").experiment_id
     here, there = socket.gethostname(), "another-machine"
     made = {
-        "killed": {"persam.host": here, "persam.process": str(dead.pid)},
-        "elsewhere": {"persam.host": there, "persam.process": str(dead.pid)},
+        "killed": {"persam.host": here, "persam.process": f"{dead.pid} 12345"},
+        "reused": {"persam.host": here, "persam.process": f"{os.getpid()} 12345"},  # another process had our number
+        "alive": {"persam.host": here, "persam.process": _process(os.getpid())},
+        "elsewhere": {"persam.host": there, "persam.process": f"{dead.pid} 12345"},
         "foreign": {},
     }
     for name, tags in made.items():
@@ -121,7 +127,14 @@ def test_runs_of_killed_processes_are_failed_by_the_next_one(uri: str, make: Cal
     with make().track():
         pass
     statuses = {run.info.run_name: run.info.status for run in runs(uri)}
-    assert statuses == {"killed": "FAILED", "elsewhere": "RUNNING", "foreign": "RUNNING", "training": "FINISHED"}
+    assert statuses == {
+        "killed": "FAILED",
+        "reused": "FAILED",
+        "alive": "RUNNING",
+        "elsewhere": "RUNNING",
+        "foreign": "RUNNING",
+        "training": "FINISHED",
+    }
 
 
 def test_the_environments_store_wins(
@@ -140,3 +153,47 @@ def test_nothing_is_written_before_the_work_begins(tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     MLflowRun(path_to_sqlite_uri(str(tmp_path / "new" / "mlflow.db")), "persam", "training", {}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_stopped_by_sigterm_is_killed(uri: str, make: Callable[..., MLflowRun]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit), make().track():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert [run.info.status for run in runs(uri)] == ["KILLED"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_that_cannot_log_its_config_is_not_left_running(
+    uri: str, make: Callable[..., MLflowRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: MLflowRun, path: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(MLflowRun, "log_file", fail)
+    with pytest.raises(OSError, match="no room"), make().track():
+        pass
+    assert [run.info.status for run in runs(uri)] == ["FAILED"]
+
+
+def test_an_address_that_mlflow_refuses_is_named_with_the_cure(tmp_path: Path) -> None:
+    tracking = MLflowRun("nonsense://store", "persam", "training", {}, {})
+    with pytest.raises(UserError, match=r"nonsense://store.*--tracking_uri"), tracking.track():
+        pass
+
+
+def test_passwords_do_not_reach_the_artefact(tmp_path: Path) -> None:
+    config = {"tracking_uri": "postgresql://me:secret@host/db"}
+    with MLflowRun(local_store(tmp_path), "persam", "training", {}, config).track() as tracking:
+        run_id = tracking.cur_run.info.run_id
+    artefact = Path(MlflowClient(local_store(tmp_path)).download_artifacts(run_id, "config.json"))
+    assert json.loads(artefact.read_text()) == {"tracking_uri": "postgresql://me:***@host/db"}
+
+
+@pytest.mark.parametrize("name", ["my output", "Müller"])
+def test_everything_stays_in_the_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with MLflowRun(local_store(folder), "persam", "training", {}, {}).track():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert list((folder / "mlruns").rglob("config.json"))

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What values the configs' settings can take, checked before anything is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from persam_monai.errors import did_you_mean, raise_together
+
+YES, NO = ("true", "yes", "1"), ("false", "no", "0")
+NULL = ("null", "none", "")
+
+
+def is_yes(value: object) -> bool:
+    """Whether a setting says yes. The command line hands over ``true`` as text."""
+    return str(value).lower() in YES
+
+
+def is_no(value: object) -> bool:
+    """Whether a setting says no, or nothing."""
+    return str(value).lower() in NO or is_null(value)
+
+
+def is_null(value: object) -> bool:
+    """Whether a setting says that there is nothing. The command line hands over ``null`` as text."""
+    return value is None or str(value).lower() in NULL
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting may be.
+
+    Args:
+        expected: in words, for the message.
+        admits: whether a value is possible.
+    """
+
+    expected: str
+    admits: Callable[[Any], bool]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def whole(least: int) -> Rule:
+    """A whole number of at least ``least``."""
+    return Rule(f"a whole number of at least {least}", lambda value: _is_whole(value) and value >= least)
+
+
+def choice(*words: str) -> Rule:
+    """One of ``words``."""
+    return Rule(f"one of {', '.join(words)}", lambda value: value in words)
+
+
+def _is_device(value: object) -> bool:
+    """Whether this machine has the device."""
+    try:
+        device = torch.device(str(value))
+    except (RuntimeError, TypeError):
+        return False
+    return device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count())
+
+
+POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
+RATE = Rule("a number of at least 0", lambda value: _is_number(value) and value >= 0)
+YES_OR_NO = Rule("true or false", lambda value: is_yes(value) or str(value).lower() in NO)
+
+RULES: dict[str, Rule] = {
+    "seed": whole(0),
+    "folds": whole(3),
+    "fold": whole(0),
+    "mpp": Rule("µm per pixel, such as 0.25 or 0.5", POSITIVE.admits),
+    "slide_mpp": Rule("µm per pixel, such as 0.25 or 0.5, or null", lambda v: is_null(v) or POSITIVE.admits(v)),
+    "patch_size": whole(1),
+    "sampling": choice("snapped", "grid"),
+    "min_tissue": Rule("a share between 0 and 1", lambda value: _is_number(value) and 0 <= value <= 1),
+    "bag_size": whole(1),
+    "max_bags_per_slide": whole(1),
+    "patches_per_slide": Rule(
+        'a whole number of at least 1, or "all"', lambda value: value == "all" or (_is_whole(value) and value >= 1)
+    ),
+    "partitions": whole(1),
+    "batch_size": whole(1),
+    "accumulation_steps": whole(1),
+    "max_epochs": whole(1),
+    "skip_epochs": whole(0),
+    "val_interval": whole(1),
+    "learning_rate": RATE,
+    "extractor_learning_rate": RATE,
+    "clinical_learning_rate": RATE,
+    "milestones": Rule(
+        'epochs in brackets, such as "[3,6]"',
+        lambda value: isinstance(value, list | tuple) and all(_is_whole(epoch) and epoch >= 1 for epoch in value),
+    ),
+    "precision": choice("float32", "bf16"),
+    "num_workers": whole(0),
+    "device": Rule("a device of this machine, such as cpu or cuda:0", _is_device),
+    "overwrite": YES_OR_NO,
+    "debug": YES_OR_NO,
+    "resume": Rule("true, false or the path of a checkpoint", lambda value: isinstance(value, bool | str)),
+}
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse values that cannot be meant.
+
+    Args:
+        settings: values by name; names without a rule, and values that a config still has to evaluate (text that
+            begins with ``$`` or ``@``), are passed over.
+
+    Raises:
+        UserError: lists every setting with what was found and what was expected.
+    """
+    given = {name: value for name, value in settings.items() if not str(value).startswith(("$", "@"))}
+    problems = []
+    for name, rule in RULES.items():
+        if name in given and not rule.admits(given[name]):
+            words = rule.expected.removeprefix("one of ").split(", ")
+            problems.append(
+                f"{name} is {given[name]!r}; expected {rule.expected}.{did_you_mean(str(given[name]), words)}"
+            )
+    problems = problems or _contradictions(given)
+    raise_together("Some settings are not possible", problems)
+
+
+def _contradictions(given: Mapping[str, Any]) -> list[str]:
+    """What settings that are possible each by itself make impossible together."""
+    problems = []
+    if {"max_epochs", "skip_epochs", "val_interval"} <= given.keys():
+        last = given["max_epochs"] // given["val_interval"] * given["val_interval"]
+        if last <= min(given["skip_epochs"], given["max_epochs"] - 1):
+            problems.append(
+                f"no epoch is both validated and eligible: max_epochs is {given['max_epochs']}, val_interval "
+                f"{given['val_interval']}, and the first {given['skip_epochs']} epochs are skipped. Lower "
+                "val_interval or skip_epochs."
+            )
+    return problems
