@@ -6,14 +6,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from persam_monai.errors import UserError, raise_together
-from persam_monai.files import replacing
 from persam_monai.handlers.checkpoint import CHECKPOINT, SETTINGS
 from persam_monai.handlers.predictions import PREDICTION_FILES
 from persam_monai.model import load_card
@@ -22,7 +22,7 @@ from persam_monai.settings import is_no, is_yes
 logger = logging.getLogger(__name__)
 
 # What may differ between the two halves of a resumed training: where it runs, and how much longer.
-FREE_ON_RESUME = frozenset({"num_workers", "device", "max_epochs", "extractor_weights"})
+FREE_ON_RESUME = frozenset({"num_workers", "device", "max_epochs", "extractor_weights", "extractor_checkpointing"})
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,25 @@ class TrainingFolder:
             for partial in folder.glob(".*.partial"):
                 partial.unlink()
 
-    def adopt(self, checkpoint: Path) -> None:
-        """Take over the best model so far that belongs to another folder's checkpoint.
+    def best_model_of(self, checkpoint: Path) -> dict[Path, bytes]:
+        """The best model so far of the training that a checkpoint belongs to.
 
         Args:
-            checkpoint: in the ``checkpoints`` folder of another training.
+            checkpoint: in the ``checkpoints`` folder of this or another training.
+
+        Returns:
+            The model's two files: their places in this folder and their contents. Empty if no epoch was eligible yet.
 
         Raises:
-            UserError: if there is no model beside it.
+            UserError: if the checkpoint knows of a best model and it is not there.
         """
+        if torch.load(checkpoint, map_location="cpu", weights_only=True)["best_model"]["epoch"] == 0:
+            return {}
         theirs = checkpoint.resolve().parent.parent / self.model.relative_to(self.root)
         load_card(theirs)
-        for file, ours in ((theirs, self.model), (theirs.with_suffix(".json"), self.model.with_suffix(".json"))):
-            with replacing(ours) as partial:
-                shutil.copyfile(file, partial)
+        return {
+            ours: theirs.with_suffix(ours.suffix).read_bytes() for ours in (self.model, self.model.with_suffix(".json"))
+        }
 
     def resumed_from(self, resume: str | bool, provenance: Mapping[str, Any]) -> Path | None:
         """The checkpoint to go on from.

@@ -19,14 +19,15 @@ from persam_monai.cohort import Cohort, Split, assign_folds, write_folds
 from persam_monai.data import BagDataset, PatchSettings
 from persam_monai.engines.outputs import TrainingFolder
 from persam_monai.errors import UserError
+from persam_monai.files import replacing
 from persam_monai.handlers import MLflowRun
 from persam_monai.losses import PersAMLoss
-from persam_monai.networks import PersAM, load_extractor_weights
+from persam_monai.networks import PersAM, describe_head, load_extractor_weights
 from persam_monai.settings import is_yes
 
 logger = logging.getLogger(__name__)
 
-BLOCKS = ("extractor", "head", "loss", "optimizer", "lr_scheduler")  # of train.json, with settings of their own
+BLOCKS = ("extractor", "patch_extractor", "head", "loss", "optimizer", "lr_scheduler")  # with settings of their own
 
 
 def train(
@@ -77,10 +78,12 @@ def train(
             _go_on_from(checkpoint, trainer, state)
         for dataset in datasets.values():
             dataset.prepare()
+        best_so_far = {} if checkpoint is None else folder.best_model_of(checkpoint)
         if not own:  # only now that nothing more can be wrong
             folder.clear()
-            if checkpoint is not None:
-                folder.adopt(checkpoint)
+            for file, content in best_so_far.items():
+                with replacing(file) as partial:
+                    partial.write_bytes(content)
         assignment = assign_folds(cohort, provenance["folds"], provenance["seed"])
         write_folds(cohort, assignment, folder.root / "folds.csv")
         logger.info(
@@ -97,8 +100,7 @@ def train(
 
 def _fit(network: PersAM, loss: PersAMLoss, split: Split) -> None:
     """Take the record's statistics and the class weights from the training fold, and from nothing else."""
-    encoder = network.head.clinical_encoder
-    encoder.fit(torch.from_numpy(split.train.clinical_matrix()))
+    network.head.fit_records(torch.from_numpy(split.train.clinical_matrix()))
     loss.fit(split.train.class_counts())
 
 
@@ -148,7 +150,7 @@ def describe(
     """
     return {
         "schema": cohort.schema.to_dict(),
-        "head": network.head.settings,
+        "head": describe_head(network.head),
         "patch_size": patches.size,
         "mpp": patches.mpp,
         "bag_size": bag_size,

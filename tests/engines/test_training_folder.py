@@ -10,7 +10,7 @@ import torch
 from persam_monai.engines.outputs import TrainingFolder
 from persam_monai.errors import UserError
 from persam_monai.files import write_json
-from persam_monai.model import load_card, save_model
+from persam_monai.model import save_model
 
 SETTINGS: dict[str, Any] = {"bag_size": 100, "milestones": (3, 6), "num_workers": 2, "max_epochs": 9, "device": "cpu"}
 
@@ -113,15 +113,19 @@ def test_a_checkpoint_whose_settings_are_unknown_is_refused(trained: TrainingFol
         trained.resumed_from(True, SETTINGS)
 
 
-def test_another_folder_s_checkpoint_brings_its_best_model(folder: TrainingFolder, tmp_path: Path) -> None:
+def test_a_checkpoint_brings_the_best_model_of_its_training(folder: TrainingFolder, tmp_path: Path) -> None:
     theirs = TrainingFolder(tmp_path / "theirs")
-    network = torch.nn.Linear(2, 2)
     schema = {"classes": ["a", "b"], "groups": {"g": {"x": {"kind": "numeric"}}}}
     card = {"schema": schema, "head": {}, "patch_size": 224, "mpp": 0.25, "bag_size": 100, "settings": {}}
-    save_model(network, theirs.model, card)
-    folder.adopt(theirs.checkpoint)
-    assert folder.model.read_bytes() == theirs.model.read_bytes()
-    assert load_card(folder.model).patch_size == 224
+    save_model(torch.nn.Linear(2, 2), theirs.model, card)
+    theirs.checkpoint.parent.mkdir()
+    torch.save({"best_model": {"best": 1.5, "epoch": 4}}, theirs.checkpoint)
+    assert folder.best_model_of(theirs.checkpoint) == {
+        folder.model: theirs.model.read_bytes(),
+        folder.model.with_suffix(".json"): theirs.model.with_suffix(".json").read_bytes(),
+    }
     theirs.model.unlink()
     with pytest.raises(UserError, match=r"model\.pt is missing"):
-        folder.adopt(theirs.checkpoint)
+        folder.best_model_of(theirs.checkpoint)
+    torch.save({"best_model": {"best": float("inf"), "epoch": 0}}, theirs.checkpoint)
+    assert folder.best_model_of(theirs.checkpoint) == {}
