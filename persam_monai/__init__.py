@@ -10,9 +10,11 @@ __version__ = "0.1.0"
 
 _ROOMS = frozenset(
     {
+        "benchmark",
         "clinical",
         "cohort",
         "commandline",
+        "conversion",
         "data",
         "engines",
         "errors",

@@ -62,7 +62,8 @@ class PersAMLoss(nn.Module):
 
     The BCE is weighted against the imbalance of classes: with N training slides of which N_i are of the true class i,
     N/(2 N_i) on class i's term and N/(2(N − N_i)) on the others'. The cross-entropy has hard labels and no weights.
-    Everything is computed in float32 (float64 where the attention is), also under ``torch.autocast``.
+    Everything is computed in float32 (float64 where the attention is), also under ``torch.autocast``. A head without
+    personalised attention (``explanatory`` of no class, ``[B, 0, N]``) has the cross-entropy alone.
 
     Args:
         class_counts: N_i, the number of training slides of each class, in the classes' order; ``None`` if
@@ -145,11 +146,11 @@ class PersAMLoss(nn.Module):
             )
         labels = labels.long()
         with torch.autocast(attention.logits.device.type, enabled=False):
-            explanatory = at_least_float32(attention.explanatory)
-            weights = self.weights.to(explanatory)
-            cross_entropy = functional.cross_entropy(at_least_float32(attention.logits), labels, reduction="none")
-            mil = mil_loss(explanatory, attention.mask, labels, weights)
-            loss = self.ce_weight * cross_entropy + self.mil_weight * mil  # [B]
+            logits, explanatory = at_least_float32(attention.logits), at_least_float32(attention.explanatory)
+            loss = self.ce_weight * functional.cross_entropy(logits, labels, reduction="none")  # [B]
+            if explanatory.shape[1] > 0:
+                mil = mil_loss(explanatory, attention.mask, labels, self.weights.to(explanatory))
+                loss = loss + self.mil_weight * mil
         return loss.mean() if self.reduction == "mean" else loss
 
     def extra_repr(self) -> str:

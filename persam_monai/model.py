@@ -17,6 +17,7 @@ from persam_monai import __version__
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import replacing, sha256
+from persam_monai.networks import Head, describe_head
 
 FORMAT = 1
 
@@ -28,11 +29,11 @@ class ModelCard:
     Attributes:
         path: the ``model.pt`` beside it.
         schema: classes and clinical variables.
-        head: arguments of the network's head.
+        head: the network's head, as :func:`persam_monai.networks.build_head` takes it.
         patch_size: side of a patch in pixels.
         mpp: µm per pixel of a patch.
         bag_size: patches in a bag.
-        settings: what the training was started with.
+        settings: what the training was started with; empty if it was not ours.
     """
 
     path: Path
@@ -42,6 +43,20 @@ class ModelCard:
     mpp: float
     bag_size: int
     settings: dict[str, Any]
+
+    def trained_with(self, name: str) -> Any:
+        """A setting of the training that made the model.
+
+        Raises:
+            UserError: if the description does not say.
+        """
+        if name not in self.settings:
+            raise UserError(
+                f"{self.path.with_suffix('.json')} does not say with what {name} the model was trained (a converted "
+                "model cannot), so nobody knows which patients it has seen. Predict patients that it has not seen by "
+                "inference."
+            )
+        return self.settings[name]
 
 
 def save_model(network: nn.Module, path: str | os.PathLike[str], card: Mapping[str, Any]) -> None:
@@ -112,13 +127,13 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
         state = torch.load(card.path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle fail in whatever way they happen to
         raise UserError(f"{card.path} cannot be read as a file of tensors: {error}. Copy it anew.") from error
-    head = getattr(getattr(network, "head", None), "settings", card.head)
+    head = getattr(network, "head", network)
     raise_together(
         f"{card.path} was trained with another head than the one that is asked to use it",
         [
-            f"{key} was {card.head.get(key)!r} and is now {value!r}"
-            for key, value in head.items()
-            if card.head.get(key) != value
+            f"{key} was {card.head[key]!r} and is now {value!r}"
+            for key, value in (describe_head(head) if isinstance(head, Head) else {}).items()
+            if key in card.head and card.head[key] != value
         ],
     )
     own = network.state_dict()

@@ -30,6 +30,11 @@ def is_null(value: object) -> bool:
     return value is None or str(value).lower() in NULL
 
 
+def or_none(value: Any) -> Any:
+    """``value``, or ``None`` where it says that there is nothing."""
+    return None if is_null(value) else value
+
+
 @dataclass(frozen=True)
 class Rule:
     """What a setting may be.
@@ -97,10 +102,15 @@ RULES: dict[str, Rule] = {
     "learning_rate": RATE,
     "extractor_learning_rate": RATE,
     "clinical_learning_rate": RATE,
+    "decay_norms": YES_OR_NO,
     "milestones": Rule(
         'epochs in brackets, such as "[3,6]"',
         lambda value: isinstance(value, list | tuple) and all(_is_whole(epoch) and epoch >= 1 for epoch in value),
     ),
+    "extractor_batch": Rule(
+        "a whole number of at least 1, or null", lambda value: is_null(value) or (_is_whole(value) and value >= 1)
+    ),
+    "extractor_checkpointing": YES_OR_NO,
     "precision": choice("float32", "bf16"),
     "num_workers": whole(0),
     "device": Rule("a device of this machine, such as cpu or cuda:0", _is_device),

@@ -122,6 +122,13 @@ def test_autocast_does_not_reach_the_loss() -> None:
     assert found.dtype == torch.float32
 
 
+def test_a_head_without_personalised_attention_has_the_cross_entropy_alone() -> None:
+    some, labels = attention(torch.randn(2, 3), torch.empty(2, 0, 5)), torch.tensor([1, 2])
+    expected = torch.nn.functional.cross_entropy(some.logits, labels)
+    assert torch.equal(PersAMLoss(COUNTS)(some, labels), expected)
+    assert PersAMLoss(COUNTS, reduction="none")(some, labels).shape == (2,)
+
+
 def test_class_without_training_slides_is_named() -> None:
     with pytest.raises(UserError, match=r"none of class 1 \(counted from 0\)"):
         PersAMLoss([4, 0, 2])

@@ -19,9 +19,9 @@ from tests.bundle.running import ROOT, SMALL, SMALL_EXTRACTOR
 DOCUMENTS = ["README.md", "bundle/docs/README.md"]
 SET_UP = ["./scripts/demo.sh", "./scripts/test.sh"]  # they build an environment; the slow tests run them
 
-WIRING = """imports bundle_root settings provenance initialize training run cohort split patches description
-    checkpoint_objects best_model mlflow_run network_def network loss card evaluate evaluating inference dataset
-    dataloader inferer predictions handlers evaluator"""  # what connects a config's parts; users change settings
+WIRING = """imports bundle_root settings provenance initialize training run cohort split patches patch_extractor
+    description checkpoint_objects best_model mlflow_run network_def network loss card evaluate evaluating inference
+    dataset dataloader inferer predictions handlers evaluator"""  # what connects a config's parts; users set others
 
 
 def commands(document: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from persam_monai.errors import UserError
-from persam_monai.settings import RULES, check_settings, is_no, is_null, is_yes
+from persam_monai.settings import RULES, check_settings, is_no, is_null, is_yes, or_none
 from tests.bundle.running import ROOT
 
 
@@ -52,6 +52,10 @@ def test_every_rule_is_for_a_setting_that_exists() -> None:
         ("min_tissue", 1.1),
         ("patches_per_slide", "some"),
         ("overwrite", "perhaps"),
+        ("decay_norms", "some"),
+        ("extractor_batch", 0),
+        ("extractor_batch", "all"),
+        ("extractor_checkpointing", 2),
         ("resume", 3),
     ],
 )
@@ -83,3 +87,4 @@ def test_yes_no_and_nothing_are_understood_as_the_command_line_hands_them_over()
     assert [is_yes(v) for v in (True, "true", "Yes", 1, False, "false", "a/path", None)] == [True] * 4 + [False] * 4
     assert [is_no(v) for v in (False, "false", "No", 0, None, "null", True, "a/path")] == [True] * 6 + [False] * 2
     assert [is_null(v) for v in (None, "null", "None", "a/path", 0)] == [True] * 3 + [False] * 2
+    assert [or_none(v) for v in (None, "null", 3, "all")] == [None, None, 3, "all"]

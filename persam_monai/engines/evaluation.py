@@ -144,9 +144,10 @@ def _check_same_cohort(card: ModelCard, schema: ClinicalSchema, provenance: Mapp
     raise_together(
         f"{card.path} was trained with another split, so its test fold may hold patients it was trained on",
         [
-            f"{name} was {card.settings[name]!r} and is now {provenance[name]!r}: give --{name} {card.settings[name]}"
+            f"{name} was {card.trained_with(name)!r} and is now {provenance[name]!r}: give --{name} "
+            f"{card.trained_with(name)}"
             for name in ("fold", "folds", "seed")
-            if card.settings.get(name) != provenance.get(name)
+            if card.trained_with(name) != provenance.get(name)
         ],
     )
     if card.settings.get("fold_assignment") != provenance["fold_assignment"]:

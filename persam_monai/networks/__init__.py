@@ -3,27 +3,48 @@
 
 from persam_monai.networks.aggregator import Aggregation, Aggregator
 from persam_monai.networks.attention import Attention
+from persam_monai.networks.baselines import (
+    ClinicalHead,
+    GatedAttention,
+    GatedAttentionMILHead,
+    LateFusionHead,
+    TransformerHead,
+)
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
 from persam_monai.networks.encoder import Encoder, EncoderLayer
-from persam_monai.networks.extractor import PatchExtractor
+from persam_monai.networks.extractor import PatchExtractor, resnet50_backbone
 from persam_monai.networks.extractor_weights import load_extractor_weights
+from persam_monai.networks.head import Head
 from persam_monai.networks.optimiser import parameter_groups
 from persam_monai.networks.persam import PersAM, PersAMHead
-from persam_monai.networks.reference import load_reference_state_dict
+from persam_monai.networks.reference import has_extractor, load_reference_state_dict, reference_settings
+from persam_monai.networks.registry import HEADS, build_head, describe_head
 from persam_monai.networks.tokens import TokenAssembly
 
 __all__ = [
+    "HEADS",
     "Aggregation",
     "Aggregator",
     "Attention",
     "ClinicalEncoder",
+    "ClinicalHead",
     "Encoder",
     "EncoderLayer",
+    "GatedAttention",
+    "GatedAttentionMILHead",
+    "Head",
+    "LateFusionHead",
     "PatchExtractor",
     "PersAM",
     "PersAMHead",
     "TokenAssembly",
+    "TransformerHead",
+    "build_head",
+    "describe_head",
+    "has_extractor",
     "load_extractor_weights",
     "load_reference_state_dict",
     "parameter_groups",
+    "reference_settings",
+    "resnet50_backbone",
 ]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from persam_monai.networks.dropout import Dropout
 from persam_monai.networks.precision import at_least_float32
 
 
@@ -39,6 +40,7 @@ class Aggregator(nn.Module):
         a′_lc = a_lc φ_c ψ_l              explanatory attention, personalised
         a′_l = max_c a′_lc,   z = Σ_l a′_l / (Σ_ρ a′_ρ + 1e-6) v_l
 
+    As ablations, ψ_l ≡ 1 or φ_c ≡ 1; with both, the clinical tokens that come out of the encoder do not matter here.
     Only class × patch, clinical × patch and class × clinical are computed. Padded patches have attention 0; a bag of
     nothing but padding has z = 0.
 
@@ -47,16 +49,28 @@ class Aggregator(nn.Module):
         clinical_tokens: M.
         classes: C.
         dropout: probability, on the patches' normalised weights.
+        exploratory: false takes ψ ≡ 1.
+        relevance: false takes φ ≡ 1.
     """
 
-    def __init__(self, width: int, clinical_tokens: int, classes: int, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        width: int,
+        clinical_tokens: int,
+        classes: int,
+        dropout: float = 0.1,
+        exploratory: bool = True,
+        relevance: bool = True,
+    ) -> None:
         super().__init__()
+        self.with_exploratory = exploratory
+        self.with_relevance = relevance
         self.clinical_tokens = clinical_tokens
         self.classes = classes
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.scale = width**-0.5
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Aggregation:
@@ -79,7 +93,11 @@ class Aggregator(nn.Module):
             attention = torch.where(torch.cat([mask, always], dim=1)[:, None], attention, 0.0)
         class_attention = attention[:, -self.classes :, :patches]  # [B, C, N]
         exploratory = attention[:, : -self.classes, :patches].mean(dim=1)  # [B, N]
+        if not self.with_exploratory:
+            exploratory = torch.ones_like(exploratory) if mask is None else mask.to(exploratory.dtype)
         class_relevance = attention[:, -self.classes :, patches:].mean(dim=2)  # [B, C]
+        if not self.with_relevance:
+            class_relevance = torch.ones_like(class_relevance)
         explanatory = class_attention * class_relevance[:, :, None] * exploratory[:, None]  # [B, C, N]
         pooled = explanatory.amax(dim=1)  # [B, N]
         weights = pooled / (pooled.sum(dim=1, keepdim=True) + 1e-6)  # 1e-6: a bag of no attention is no division by 0

@@ -11,7 +11,9 @@ from torch import Tensor
 class Attention(NamedTuple):
     """The logits and every attention of the paper, for B bags of N patches and C classes.
 
-    Attentions lie in [0, 1] and are exactly 0 at padded places.
+    Attentions lie in [0, 1] and are exactly 0 at padded places. A head without personalised attention (a baseline) has
+    ``logits``, ``pooled`` and ``mask`` alone: its ``explanatory`` and ``class_attention`` are ``[B, 0, N]``, of no
+    class, its ``exploratory`` and ``class_relevance`` ``[B, 0]``.
     """
 
     logits: Tensor

@@ -6,6 +6,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from persam_monai.errors import did_you_mean
+from persam_monai.networks.dropout import Dropout
 from persam_monai.networks.token_attention import balanced_attention, standard_attention
 
 ATTENTIONS = ("balanced", "standard")
@@ -61,10 +62,10 @@ class EncoderLayer(nn.Module):
         self.attention_out = nn.Linear(width, width)
         self.attention_norm = nn.LayerNorm(width)
         self.feedforward = nn.Sequential(
-            nn.Linear(width, feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feedforward, width)
+            nn.Linear(width, feedforward), nn.GELU(), Dropout(dropout), nn.Linear(feedforward, width)
         )
         self.feedforward_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """One round of looking at one another.

@@ -3,14 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from monai.networks.nets import resnet50
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 # Of ImageNet's training images scaled to [0, 1]: what pretrained extractors expect, red, green, blue.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def resnet50_backbone() -> nn.Module:
+    """MONAI's ResNet50 with torchvision's layers, strides and key names, and without its classifier; random weights."""
+    network: nn.Module = resnet50(
+        spatial_dims=2,
+        n_input_channels=3,
+        feed_forward=False,
+        conv1_t_size=7,
+        conv1_t_stride=2,
+        shortcut_type="B",
+        bias_downsample=False,
+    )
+    return network
 
 
 class PatchExtractor(nn.Module):
@@ -28,6 +46,9 @@ class PatchExtractor(nn.Module):
             inference; in training each chunk has batch-norm statistics of its own.
         mean: of red, green and blue, after scaling to [0, 1].
         std: of red, green and blue, after scaling to [0, 1].
+        checkpointing: in training, keep of each chunk only its features and compute the rest again when gradients are
+            asked for. The gradients are the same, memory is that of one chunk, time about a third more. Worth it with
+            ``chunk`` only.
 
     Raises:
         ValueError: if ``chunk`` is less than 1, or ``mean`` and ``std`` are not three numbers with ``std`` above 0.
@@ -40,6 +61,7 @@ class PatchExtractor(nn.Module):
         chunk: int | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if chunk is not None and chunk < 1:
@@ -50,6 +72,7 @@ class PatchExtractor(nn.Module):
         self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.feature_dim = feature_dim
         self.chunk = 0 if chunk is None else chunk
+        self.checkpointing = checkpointing
         self.pixel_mean = nn.Buffer(torch.tensor(mean, dtype=torch.float32))
         self.pixel_std = nn.Buffer(torch.tensor(std, dtype=torch.float32))
 
@@ -98,13 +121,45 @@ class PatchExtractor(nn.Module):
         gain = 1 / (255 * self.pixel_std)  # 255: the brightest byte
         shift = -self.pixel_mean / self.pixel_std
         pixels = torch.addcmul(shift, patches.to(gain.dtype), gain)
-        features = self.backbone(pixels.permute(0, 3, 1, 2))  # [n, 3, H, W], channels last → [n, D]
+        features = self._through_backbone(pixels.permute(0, 3, 1, 2))  # [n, 3, H, W], channels last → [n, D]
         if features.dim() != 2 or features.shape[1] != self.feature_dim:
             raise ValueError(f"The extractor must give [n, {self.feature_dim}] (feature_dim), got {features.shape}.")
         return features
+
+    def _through_backbone(self, pixels: Tensor) -> Tensor:
+        """``[n, 3, H, W]`` pixels to ``[n, D]`` features, checkpointed where that is asked for and of use."""
+        if not torch.jit.is_scripting() and self.checkpointing and torch.is_grad_enabled():
+            return self._checkpointed(pixels)
+        return self.backbone(pixels)
+
+    @torch.jit.unused
+    def _checkpointed(self, pixels: Tensor) -> Tensor:
+        features: Tensor = checkpoint(self.backbone, pixels, use_reentrant=False, context_fn=self._contexts)
+        return features
+
+    @torch.jit.unused
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Around the forward pass, and around the second one that the gradients need."""
+        return nullcontext(), _untracked(self.backbone)
 
     @torch.jit.unused
     def set_pixel_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Replaces the mean and standard deviation of red, green and blue (pixels scaled to [0, 1])."""
         self.pixel_mean.copy_(torch.tensor(mean))
         self.pixel_std.copy_(torch.tensor(std))
+
+
+@contextmanager
+def _untracked(network: nn.Module) -> Iterator[None]:
+    """Batch-norms count in copies of their running statistics: they have seen these patches already."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    statistics = [dict(norm.named_buffers(recurse=False)) for norm in norms]
+    for norm, buffers in zip(norms, statistics, strict=True):
+        for name, buffer in buffers.items():
+            setattr(norm, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, statistics, strict=True):
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer)

@@ -3,129 +3,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from persam_monai.networks.aggregator import Aggregator
 from persam_monai.networks.attention import Attention
+from persam_monai.networks.blocks import bag_classifier, patch_projection
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
 from persam_monai.networks.encoder import Encoder
 from persam_monai.networks.extractor import PatchExtractor
+from persam_monai.networks.head import Head
 from persam_monai.networks.precision import at_least_float32
 from persam_monai.networks.tokens import TokenAssembly
 
 
-class PersAMHead(nn.Module):
-    """Everything after the extractor: patch features and clinical record to class logits and attentions.
+class PersAMHead(Head):
+    """The paper's head: attention over patches that changes with the record.
 
     Patch features are projected to tokens, the record becomes clinical tokens, all of them and the class tokens go
     through a Transformer encoder, the personalised aggregator pools the patches, and a classifier (layer-norm,
     R → R/2, ReLU, dropout, → C) reads the bag. Layers start as PyTorch initialises them.
 
-    Args:
-        num_classes: C, at least 2.
-        clinical_groups: number of clinical variables of each group; each group is one token.
-        feature_dim: D, the length of a patch's feature vector.
-        width: R, the length of a token.
-        projection_hidden: hidden units (ReLU) of the two-layer projection of patch features; ``None`` is one linear
-            layer.
-        attention: ``"balanced"`` or ``"standard"``, see :mod:`persam_monai.networks.token_attention`.
-        heads: of the encoder.
-        layers: of the encoder.
-        feedforward: hidden units of the encoder's feed-forward networks.
-        dropout: probability; attention weights of bags above 1024 patches go without.
-
-    Attributes:
-        settings: the arguments it was built with, JSON-able; ``PersAMHead(**head.settings)`` builds its like.
-
-    Raises:
-        ValueError: if a size or ``attention`` is not possible.
+    Arguments as :class:`~persam_monai.networks.head.Head`, all of them used. Ablations are arguments: without ψ
+    (``exploratory=False``), without φ (``relevance=False``), with ``attention="standard"``. Without ψ and φ the record
+    still reaches the attention through the encoder, where patches and classes see it; with ``layers=0`` as well, not
+    at all.
     """
 
-    def __init__(
-        self,
-        num_classes: int = 3,
-        clinical_groups: Sequence[int] = (18, 10),
-        feature_dim: int = 2048,
-        width: int = 512,
-        projection_hidden: int | None = 1024,
-        attention: str = "balanced",
-        heads: int = 8,
-        layers: int = 2,
-        feedforward: int = 512,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
-        self.settings = {
-            "num_classes": num_classes,
-            "clinical_groups": list(clinical_groups),
-            "feature_dim": feature_dim,
-            "width": width,
-            "projection_hidden": projection_hidden,
-            "attention": attention,
-            "heads": heads,
-            "layers": layers,
-            "feedforward": feedforward,
-            "dropout": dropout,
-        }
-        groups = len(clinical_groups)
-        self.num_classes = num_classes
-        self.feature_dim = feature_dim
-        self.clinical_encoder = ClinicalEncoder(clinical_groups, width)
-        self.projection: nn.Module = nn.Linear(feature_dim, width)
-        if projection_hidden is not None:
-            self.projection = nn.Sequential(
-                nn.Linear(feature_dim, projection_hidden), nn.ReLU(), nn.Linear(projection_hidden, width)
-            )
-        self.tokens = TokenAssembly(width, groups, num_classes, dropout)
-        self.encoder = Encoder(layers, width, groups, num_classes, attention, heads, feedforward, dropout)
-        self.aggregator = Aggregator(width, groups, num_classes, dropout)
-        self.classifier = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, width // 2),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(width // 2, num_classes),
+    def _build(self) -> None:
+        groups, width, dropout = (self.settings[name] for name in ("clinical_groups", "width", "dropout"))
+        attention, heads, layers, feedforward = (
+            self.settings[name] for name in ("attention", "heads", "layers", "feedforward")
         )
+        tokens = len(groups)
+        self.clinical_encoder = ClinicalEncoder(groups, width)
+        self.projection = patch_projection(self.feature_dim, width, self.settings["projection_hidden"])
+        self.tokens = TokenAssembly(width, tokens, self.num_classes, dropout)
+        self.encoder = Encoder(layers, width, tokens, self.num_classes, attention, heads, feedforward, dropout)
+        exploratory, relevance = self.settings["exploratory"], self.settings["relevance"]
+        self.aggregator = Aggregator(width, tokens, self.num_classes, dropout, exploratory, relevance)
+        self.classifier = bag_classifier(width, width, self.num_classes, dropout)
 
-    def forward(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Class logits ``[B, C]``; arguments as in :meth:`attend`."""
-        return self.attend(features, clinical, mask).logits
+    @torch.jit.unused
+    def fit_records(self, records: Tensor) -> None:
+        """Take median, mean and scale of the training fold's records, ``[P, sum(clinical_groups)]``."""
+        self.clinical_encoder.fit(records)
 
     @torch.jit.export
     def attend(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
-        """Class logits and attentions.
-
-        Args:
-            features: ``[B, D, N]``; what stands at padded places does not matter.
-            clinical: ``[B, sum(clinical_groups)]``, NaN where missing; ``None`` is a record with nothing in it.
-            mask: ``[B, N]`` bool, true where there is a patch; ``None`` where all are real.
-
-        Returns:
-            Logits and attentions in float32 (float64 where the weights are). A bag of nothing but padding has finite
-            logits, attentions of 0, and a row of ``mask`` without a true.
-
-        Raises:
-            ValueError: if an argument has another shape.
-            RuntimeError: if a record is given and the clinical encoder's statistics were never fitted.
-        """
-        if features.dim() != 3 or features.shape[1] != self.feature_dim or features.shape[2] == 0:
-            raise ValueError(f"features must be [B, {self.feature_dim}, N] with N at least 1, got {features.shape}.")
-        bags, places = features.shape[0], features.shape[2]
-        if clinical is None:
-            clinical = torch.full((bags, self.clinical_encoder.variables), float("nan"), device=features.device)
-        if clinical.shape[0] != bags:
-            raise ValueError(f"There must be one record per bag: got {clinical.shape[0]} records for {bags} bags.")
-        real = torch.ones((bags, places), dtype=torch.bool, device=features.device)
-        if mask is not None:
-            if mask.shape != real.shape or mask.dtype != torch.bool:
-                raise ValueError(f"mask must be bool [{bags}, {places}], got {mask.dtype} {mask.shape}.")
-            real = mask
-            features = torch.where(mask[:, None], features, 0.0)
+        """Class logits and attentions; arguments and results as in :meth:`persam_monai.networks.head.Head.attend`."""
+        features, clinical, real = self._checked(features, clinical, mask)
         patches = self.projection(features.transpose(1, 2))  # [B, N, R]
         tokens = self.tokens(patches, self.clinical_encoder(clinical))  # [B, N + M + C, R]
         found = self.aggregator(self.encoder(tokens, mask), mask)
@@ -146,13 +73,13 @@ class PersAM(nn.Module):
     Args:
         extractor: a :class:`PatchExtractor`, or a bare backbone ``[n, 3, H, W]`` → ``[n, D]``, which then gets one
             with ImageNet's pixel statistics.
-        head: a :class:`PersAMHead` with that D as its ``feature_dim``.
+        head: a :class:`PersAMHead`, or one of the baselines, with that D as its ``feature_dim``.
 
     Raises:
         ValueError: if extractor and head do not agree on D.
     """
 
-    def __init__(self, extractor: nn.Module, head: PersAMHead) -> None:
+    def __init__(self, extractor: nn.Module, head: Head) -> None:
         super().__init__()
         if not isinstance(extractor, PatchExtractor):
             extractor = PatchExtractor(extractor, feature_dim=head.feature_dim)
@@ -178,6 +105,10 @@ class PersAM(nn.Module):
             mask: ``[B, N]`` bool, true where there is a patch; ``None`` where all are real.
 
         Returns:
-            As :meth:`PersAMHead.attend`.
+            As :meth:`persam_monai.networks.head.Head.attend`.
         """
-        return self.head.attend(self.extractor(image, mask), clinical, mask)
+        if self.head.reads_patches:
+            features = self.extractor(image, mask)  # [B, D, N]
+        else:
+            features = torch.zeros((image.shape[0], self.head.feature_dim, image.shape[2]), device=image.device)
+        return self.head.attend(features, clinical, mask)

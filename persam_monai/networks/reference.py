@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from itertools import count, takewhile
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +66,8 @@ def load_reference_state_dict(network: PersAM | PersAMHead, state: Mapping[str, 
     """
     state = {key.removeprefix("module."): torch.as_tensor(value) for key, value in state.items()}
     head = network.head if isinstance(network, PersAM) else network
+    if not isinstance(head, PersAMHead):
+        raise UserError(f"The public code's head is our PersAMHead; this network has a {type(head).__name__}.")
     expected = _head_keys(head)
     if isinstance(network, PersAM) and any(key.startswith(_EXTRACTOR) for key in state):
         expected |= _extractor_keys(network.extractor.backbone)
@@ -84,6 +88,55 @@ def load_reference_state_dict(network: PersAM | PersAMHead, state: Mapping[str, 
     head.clinical_encoder.assume_standardised()
     if isinstance(network, PersAM):
         network.extractor.set_pixel_statistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def reference_settings(state: Mapping[str, Tensor], attention: str = "balanced", heads: int = 8) -> dict[str, Any]:
+    """The arguments of the :class:`PersAMHead` that a checkpoint of the public code fits.
+
+    Args:
+        state: the checkpoint's tensors by name.
+        attention: as the checkpoint was trained; its tensors do not tell.
+        heads: of the encoder; its tensors do not tell.
+
+    Raises:
+        UserError: if the tensors that tell the sizes are missing or of an unexpected shape.
+    """
+    shapes = {key.removeprefix("module."): list(value.shape) for key, value in state.items()}
+    layer = "attention.transformer_encoder{}.ffn.net.0.weight"
+    group = "MLP_fc{}.fc1.0.weight"
+    needed = {"attention.fc.weight": 2, "attention.cls_token": 3, group.format(1): 2, layer.format(1): 2}
+    raise_together(
+        "This is no checkpoint of the public code",
+        [
+            f"{key}: expected a tensor of {dimensions} dimensions, found {shapes.get(key, 'nothing')}"
+            for key, dimensions in needed.items()
+            if len(shapes.get(key, [])) != dimensions
+        ],
+    )
+    width, feature_dim = shapes["attention.fc.weight"]
+    if heads < 1 or width % heads:
+        raise UserError(f"heads must divide the checkpoint's width {width}, got {heads}.")
+    return {
+        "num_classes": shapes["attention.cls_token"][1],
+        "clinical_groups": [shapes[group.format(number)][1] for number in _numbers(group, shapes)],
+        "feature_dim": feature_dim,
+        "width": width,
+        "projection_hidden": None,
+        "attention": attention,
+        "heads": heads,
+        "layers": len(_numbers(layer, shapes)),
+        "feedforward": shapes[layer.format(1)][0],
+    }
+
+
+def has_extractor(state: Mapping[str, Tensor]) -> bool:
+    """Whether a checkpoint of the public code holds its extractor."""
+    return any(key.removeprefix("module.").startswith(_EXTRACTOR) for key in state)
+
+
+def _numbers(pattern: str, names: Container[str]) -> list[int]:
+    """1, 2, … for as long as ``pattern`` with that number is among ``names``."""
+    return list(takewhile(lambda number: pattern.format(number) in names, count(1)))
 
 
 def _head_keys(head: PersAMHead) -> dict[str, list[Tensor]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from persam_monai.networks.dropout import dropout as drop
 from persam_monai.networks.precision import at_least_float32
 
 
@@ -41,8 +42,8 @@ def standard_attention(
     other_sees: Tensor | None = None
     if mask is not None:
         other_sees = torch.cat([seen, torch.ones_like(itself[:, :, :1])], dim=3)  # [B, 1, 1, N + M + C]
-    other_out = functional.scaled_dot_product_attention(query[:, :, :others], key, value, other_sees, dropout)
-    class_out = functional.scaled_dot_product_attention(query[:, :, others:], key, value, class_sees, dropout)
+    other_out = _attention(query[:, :, :others], key, value, other_sees, dropout)
+    class_out = _attention(query[:, :, others:], key, value, class_sees, dropout)
     return torch.cat([other_out, class_out], dim=2)  # [B, h, N + M + C, d]
 
 
@@ -77,15 +78,23 @@ def balanced_attention(
     scores = torch.cat([patch_score, clinical.mean(3, keepdim=True), itself.amax(3, keepdim=True)], dim=3)
     balance = scores.softmax(dim=3)  # [B, h, N + M + C, 3]
     weights = torch.cat([clinical.softmax(3) * balance[..., 1:2], itself.softmax(3) * balance[..., 2:]], dim=3)
-    weights = functional.dropout(weights, dropout, training=dropout > 0)  # [B, h, N + M + C, M + C]
+    weights = drop(weights, dropout)  # [B, h, N + M + C, M + C]
     seen: Tensor | None = None
     if mask is not None:  # an empty bag may look anywhere: its patches weigh nothing
         seen = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None]  # [B, 1, 1, N]
-    from_patches = functional.scaled_dot_product_attention(
-        query, key[:, :, :patches], value[:, :, :patches], seen, dropout
-    )  # [B, h, N + M + C, d]
+    from_patches = _attention(query, key[:, :, :patches], value[:, :, :patches], seen, dropout)  # [B, h, N + M + C, d]
     from_few = weights.to(value.dtype) @ value[:, :, patches:]  # [B, h, N + M + C, d]
     return from_few + balance[..., :1].to(value.dtype) * from_patches
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, dropout: float) -> Tensor:
+    """Fused attention; with dropout on a CPU, where the fused one would be none, plain attention."""
+    if dropout == 0 or query.device.type != "cpu":
+        return functional.scaled_dot_product_attention(query, key, value, seen, dropout)
+    logits = at_least_float32(query * query.shape[3] ** -0.5 @ key.transpose(2, 3))
+    if seen is not None:
+        logits = logits.masked_fill(~seen, -float("inf"))
+    return drop(logits.softmax(dim=3).to(value.dtype), dropout) @ value
 
 
 def _other_classes(query: Tensor, classes: int) -> Tensor:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from persam_monai.networks.dropout import Dropout
+
 
 class TokenAssembly(nn.Module):
     """Puts the three kinds of tokens on one scale, says of which kind each is, and lines them up.
@@ -39,7 +41,7 @@ class TokenAssembly(nn.Module):
         self.clinical_embedding_norm = nn.LayerNorm(width)
         self.clinical_sum_norm = nn.LayerNorm(width)
         self.class_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, patches: Tensor, clinical: Tensor) -> Tensor:
         """Lines up the tokens of each bag.

@@ -49,6 +49,17 @@ def test_aggregation_is_what_the_formulas_say_patch_by_patch() -> None:
         np.testing.assert_allclose(found.readout[bag], readout)
 
 
+def test_without_exploratory_attention_and_relevance_clinical_tokens_do_not_matter() -> None:
+    aggregator = Aggregator(WIDTH, CLINICAL, CLASSES, exploratory=False, relevance=False).eval()
+    tokens = torch.randn(1, PATCHES + CLINICAL + CLASSES, WIDTH)
+    others = tokens.clone()
+    others[:, PATCHES : PATCHES + CLINICAL] = torch.randn(1, CLINICAL, WIDTH)
+    for one, other in zip(aggregator(tokens), aggregator(others), strict=True):
+        assert torch.equal(one, other)
+    whole = Aggregator(WIDTH, CLINICAL, CLASSES).eval()
+    assert not torch.allclose(whole(tokens).pooled, whole(others).pooled)
+
+
 def test_gradients_are_right() -> None:
     aggregator = Aggregator(WIDTH, CLINICAL, CLASSES).double().eval()
     tokens = torch.randn(2, PATCHES + CLINICAL + CLASSES, WIDTH, dtype=torch.float64, requires_grad=True)

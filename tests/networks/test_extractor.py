@@ -94,6 +94,68 @@ def test_batch_of_empty_bags_gives_zeros() -> None:
     assert torch.equal(found, torch.zeros(2, 3, 5))
 
 
+def convolutional() -> nn.Sequential:
+    """Two convolutions, a batch-norm and a dropout: all that a second forward pass could get wrong."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Dropout2d(0.3),
+        nn.Conv2d(16, 16, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(1),
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_chunks_give_the_same_features_when_nothing_is_trained(chunk: int) -> None:
+    backbone, image = convolutional().eval(), as_decoded(2, 5)
+    mask = torch.rand(2, 5) < 0.7
+    expected = PatchExtractor(backbone, 16)(image, mask)
+    torch.testing.assert_close(PatchExtractor(backbone, 16, chunk)(image, mask), expected)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("half", [False, True])
+def test_checkpointing_changes_neither_features_nor_gradients_nor_statistics(chunk: int | None, half: bool) -> None:
+    image, results = as_decoded(2, 5), []
+    backbone = convolutional()
+    start = {name: value.clone() for name, value in backbone.state_dict().items()}
+    for checkpointing in (False, True):
+        backbone.load_state_dict(start)
+        backbone.zero_grad()
+        torch.manual_seed(1)  # of the dropout
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            features = PatchExtractor(backbone, 16, chunk, checkpointing=checkpointing)(image)
+        features.float().square().sum().backward()
+        gradients = [parameter.grad.clone() for parameter in backbone.parameters() if parameter.grad is not None]
+        results.append([features.detach(), *gradients, *(value.clone() for value in backbone.state_dict().values())])
+        assert len(gradients) == len(list(backbone.parameters()))
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    assert backbone.state_dict()["1.num_batches_tracked"] == (1 if chunk is None else 3)
+
+
+def test_checkpointing_keeps_nothing_of_the_backbone_until_gradients_are_asked_for() -> None:
+    kept: dict[bool, int] = {}
+    for checkpointing in (False, True):
+        sizes: list[int] = []
+
+        def pack(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            PatchExtractor(convolutional(), 16, 2, checkpointing=checkpointing)(as_decoded(1, 8, 16))
+        kept[checkpointing] = sum(sizes)
+    assert kept[True] < kept[False] / 5
+
+
+def test_checkpointing_extractor_is_scriptable() -> None:
+    extractor, image = PatchExtractor(convolutional(), 16, 2, checkpointing=True).eval(), as_decoded(2, 5)
+    torch.testing.assert_close(torch.jit.script(extractor)(image), extractor(image))
+
+
 def test_resnet50_is_a_backbone_as_it_is() -> None:
     backbone = resnet50(
         spatial_dims=2, n_input_channels=3, feed_forward=False, conv1_t_stride=2, bias_downsample=False

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from persam_monai.networks import PersAM, PersAMHead, parameter_groups
+from persam_monai.networks import HEADS, PersAM, PersAMHead, parameter_groups
 
 
 @pytest.fixture
@@ -43,6 +43,14 @@ def test_norms_biases_tokens_and_embeddings_can_go_without_decay(network: PersAM
             assert f"{path}.bias" in exempt
         if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
             assert {f"{path}.weight", f"{path}.bias"} <= exempt
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("decay_norms", [True, False])
+def test_every_parameter_of_every_head_is_in_exactly_one_group(name: str, decay_norms: bool) -> None:
+    head = HEADS[name](3, [3, 2], 7, 16, 5, heads=2, feedforward=12)
+    grouped = [id(p) for group in parameter_groups(head, decay_norms=decay_norms) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in head.parameters())
 
 
 def test_head_alone_has_no_group_for_the_extractor(network: PersAM) -> None:

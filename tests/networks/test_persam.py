@@ -108,6 +108,49 @@ def test_changing_only_the_record_changes_the_attention(make_head: MakeHead, att
     assert (found.pooled[0] - found.pooled[1]).abs().max() > 1e-3
 
 
+def test_ablated_attentions_are_one(make_head: MakeHead) -> None:
+    features, records, mask = torch.randn(2, 7, 8), torch.randn(2, 5), torch.rand(2, 8) < 0.7
+    found = make_head(exploratory=False).attend(features, records, mask)
+    assert torch.equal(found.exploratory, mask.float())
+    torch.testing.assert_close(found.explanatory, found.class_attention * found.class_relevance[..., None])
+    found = make_head(relevance=False).attend(features, records, mask)
+    assert torch.equal(found.class_relevance, torch.ones(2, 3))
+    torch.testing.assert_close(found.explanatory, found.class_attention * found.exploratory[:, None])
+
+
+def test_without_exploratory_attention_and_relevance_the_record_acts_through_the_encoder_alone(
+    make_head: MakeHead,
+) -> None:
+    features, records = torch.randn(1, 7, 8).expand(2, -1, -1), torch.randn(2, 5)
+    through_encoder = make_head(exploratory=False, relevance=False).attend(features, records)
+    assert (through_encoder.pooled[0] - through_encoder.pooled[1]).abs().max() > 1e-4
+    unread = make_head(exploratory=False, relevance=False, layers=0).attend(features, records)
+    assert_same(row(unread, 0), row(unread, 1), 0)
+    only_aggregator = make_head(layers=0).attend(features, records)
+    assert (only_aggregator.pooled[0] - only_aggregator.pooled[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("ablations", [{"exploratory": False}, {"relevance": False}, {"layers": 0}])
+def test_ablated_head_is_scriptable_and_built_again_from_its_settings(make_head: MakeHead, ablations: dict) -> None:
+    head, features, mask = make_head(**ablations), torch.randn(2, 7, 8), torch.rand(2, 8) < 0.7
+    assert_same(Attention(*torch.jit.script(head).attend(features, None, mask)), head.attend(features, None, mask))
+    again = PersAMHead(**head.settings)
+    assert again.settings == head.settings
+    again.load_state_dict(head.state_dict())
+    assert_same(again.eval().attend(features, None, mask), head.attend(features, None, mask), 0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_half_precision_is_near_single_precision_and_finite(make_head: MakeHead, attention: str, scale: float) -> None:
+    head, features, records = make_head(attention), torch.randn(2, 7, 50), torch.randn(2, 5)
+    exact = head.attend(features * scale, records)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head.attend(features * scale, records)
+    assert_same(found, exact, 2e-2)
+    found.logits.sum().backward()
+    assert all(torch.isfinite(gradient).all() for gradient in gradients_of(head))
+
+
 def test_no_record_is_a_record_of_missing_values(make_head: MakeHead) -> None:
     head, features = make_head(), torch.randn(2, 7, 8)
     assert_same(head.attend(features), head.attend(features, torch.full((2, 5), torch.nan)), 0)
@@ -157,6 +200,7 @@ def test_scripted_head_is_the_head(make_head: MakeHead, attention: str, tmp_path
         ({"clinical_groups": []}, "at least one group"),
         ({"attention": "balnced"}, 'Did you mean "balanced"'),
         ({"heads": 3}, "heads must divide width"),
+        ({"exploratory": "perhaps"}, "exploratory must be true or false"),
     ],
 )
 def test_impossible_settings_are_refused(arguments: dict, message: str) -> None:

@@ -15,7 +15,7 @@ from monai.networks.nets import ResNet
 from torch import Tensor, nn
 
 from persam_monai.errors import UserError
-from persam_monai.networks import PersAM, PersAMHead, load_reference_state_dict
+from persam_monai.networks import LateFusionHead, PersAM, PersAMHead, load_reference_state_dict, reference_settings
 
 REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference"
 PREFIXES = {"balanced": "small/", "standard": "smallplain/"}
@@ -50,22 +50,26 @@ def small_head(attention: str = "balanced") -> PersAMHead:
     return PersAMHead(3, [5, 3], 32, 64, None, attention).eval()
 
 
-def other_state() -> dict[str, Tensor]:
-    """A state dict under the public code's names, for networks of width 16, made without the reference folder."""
-    shapes: dict[str, tuple[int, ...]] = {"attention.pos_embedding_1": (1, 1, 16), "attention.cls_token": (1, 2, 16)}
-    shapes["attention.pos_embedding_2"] = (1, 2, 16)
-    linear = {"attention.fc": (16, 8), "attention.attention.to_qkv": (48, 16)}
-    linear |= {"attention.classifier.0": (8, 16), "attention.classifier.3": (2, 8)}
-    linear |= {"MLP_fc1.fc1.0": (8, 3), "MLP_fc1.fc1.2": (16, 8), "MLP_fc2.fc1.0": (8, 4), "MLP_fc2.fc1.2": (16, 8)}
+def other_state(
+    width: int = 16, features: int = 8, groups: tuple[int, int] = (3, 4), classes: int = 2
+) -> dict[str, Tensor]:
+    """A state dict under the public code's names, made without the reference folder."""
+    half = width // 2
+    shapes: dict[str, tuple[int, ...]] = {"attention.pos_embedding_1": (1, 1, width)}
+    shapes |= {"attention.pos_embedding_2": (1, 2, width), "attention.cls_token": (1, classes, width)}
+    linear = {"attention.fc": (width, features), "attention.attention.to_qkv": (3 * width, width)}
+    linear |= {"attention.classifier.0": (half, width), "attention.classifier.3": (classes, half)}
+    for number, size in enumerate(groups, start=1):
+        linear |= {f"MLP_fc{number}.fc1.0": (half, size), f"MLP_fc{number}.fc1.2": (width, half)}
     norms = ["norm1", "norm_cls_token", *(f"norm_{of}{at}" for of in ("img", "table") for at in ("", "_emb", "_all"))]
     for layer in ("attention.transformer_encoder1", "attention.transformer_encoder2"):
-        linear |= {f"{layer}.self_attn.to_qkv": (48, 16), f"{layer}.self_attn.to_out.0": (16, 16)}
-        linear |= {f"{layer}.ffn.net.0": (512, 16), f"{layer}.ffn.net.3": (16, 512)}
+        linear |= {f"{layer}.self_attn.to_qkv": (3 * width, width), f"{layer}.self_attn.to_out.0": (width, width)}
+        linear |= {f"{layer}.ffn.net.0": (512, width), f"{layer}.ffn.net.3": (width, 512)}
         norms += [f"{layer.removeprefix('attention.')}.norm{place}" for place in (1, 2)]
     for name, shape in linear.items():
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     for norm in norms:
-        shapes |= {f"attention.{norm}.weight": (16,), f"attention.{norm}.bias": (16,)}
+        shapes |= {f"attention.{norm}.weight": (width,), f"attention.{norm}.bias": (width,)}
     return {key: torch.randn(shape) for key, shape in shapes.items()}
 
 
@@ -82,6 +86,51 @@ def test_network_computes_what_the_authors_network_computes(seeded: ModuleType, 
     for ours, theirs in ARRAYS.items():
         difference = np.abs(getattr(found, ours)[0].numpy() - expected[theirs]).max()
         assert difference < (2e-2 if autocast else 1e-5), ours
+
+
+def test_full_width_is_loaded_strictly_and_computes_the_same_one_by_one_and_in_batches(seeded: ModuleType) -> None:
+    shapes = {key: list(value.shape) for key, value in other_state(512, 2048, (18, 10), 3).items()}
+    state = {key: torch.from_numpy(value) for key, value in seeded.seeded_state(shapes, "full/").items()}
+    assert sum(value.numel() for value in state.values()) == 28_915_267 - 23_508_032
+    settings = reference_settings(state)
+    assert settings == {name: PersAMHead(3, [18, 10], projection_hidden=None).settings[name] for name in settings}
+    head = PersAMHead(**settings).eval()
+    load_reference_state_dict(head, state)
+    features = torch.from_numpy(seeded.seeded("full/features", (2, 2048, 100)).clip(0))
+    records = torch.from_numpy(seeded.seeded("full/records", (2, 28)))
+    with torch.no_grad():
+        found = head.attend(features, records)
+        for bag in range(2):
+            alone = head.attend(features[bag : bag + 1], records[bag : bag + 1])
+            for one, other in zip(found, alone, strict=True):
+                assert torch.isfinite(other).all()
+                torch.testing.assert_close(one[bag : bag + 1], other, rtol=0, atol=1e-5)
+
+
+def test_sizes_are_read_from_the_checkpoint() -> None:
+    state = {f"module.{key}": value for key, value in other_state().items()}
+    settings = reference_settings(state, "standard", heads=4)
+    head = PersAMHead(**settings)
+    load_reference_state_dict(head, state)
+    assert (head.settings["clinical_groups"], head.settings["attention"], head.settings["heads"]) == (
+        [3, 4],
+        "standard",
+        4,
+    )
+    assert head.settings["feedforward"] == 512
+
+
+def test_what_is_no_checkpoint_of_the_public_code_is_named() -> None:
+    with pytest.raises(UserError, match=r"attention\.fc\.weight: expected a tensor of 2 dimensions, found nothing"):
+        reference_settings({"layer1.weight": torch.zeros(3, 3)})
+    with pytest.raises(UserError, match="heads must divide the checkpoint's width 16, got 3"):
+        reference_settings(other_state(), heads=3)
+
+
+def test_a_baseline_takes_no_checkpoint_of_the_public_code() -> None:
+    network = PersAM(small_resnet(), LateFusionHead(2, [3, 4], 8, 16, None))
+    with pytest.raises(UserError, match="this network has a LateFusionHead"):
+        load_reference_state_dict(network, other_state())
 
 
 def test_everything_that_does_not_fit_is_listed_and_nothing_is_loaded() -> None:

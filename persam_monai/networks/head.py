@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every head has in common: its arguments, and what it takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from persam_monai.networks.attention import Attention
+from persam_monai.networks.precision import at_least_float32
+from persam_monai.settings import is_no, is_yes, or_none
+
+
+class Head(nn.Module):
+    """Everything after the extractor: patch features and clinical record to class logits and attentions.
+
+    All heads take the same arguments, so that a config exchanges one for another by ``_target_`` alone; each says in
+    its docstring which of them it does not use. A subclass makes its layers in ``_build`` from ``settings``, and
+    defines ``attend``.
+
+    Args:
+        num_classes: C, at least 2.
+        clinical_groups: number of clinical variables of each group; each group is one token.
+        feature_dim: D, the length of a patch's feature vector.
+        width: R, the length of a token.
+        projection_hidden: hidden units (ReLU) of the two-layer projection of patch features; ``None`` is one linear
+            layer.
+        attention: ``"balanced"`` or ``"standard"``, see :mod:`persam_monai.networks.token_attention`.
+        heads: of the encoder.
+        layers: of the encoder; 0 leaves the encoder out.
+        feedforward: hidden units of the encoder's feed-forward networks.
+        dropout: probability; attention weights of bags above 1024 patches go without.
+        exploratory: false takes ψ ≡ 1 in the aggregator: the record does not ask for patches.
+        relevance: false takes φ ≡ 1 in the aggregator: the record does not weigh classes.
+
+    Attributes:
+        settings: the arguments it was built with, JSON-able; ``type(head)(**head.settings)`` builds its like.
+        reads_patches: false where features do not matter; a :class:`~persam_monai.networks.PersAM` then spares the
+            extractor.
+
+    Raises:
+        ValueError: if a size or ``attention`` is not possible.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 3,
+        clinical_groups: Sequence[int] = (18, 10),
+        feature_dim: int = 2048,
+        width: int = 512,
+        projection_hidden: int | None = 1024,
+        attention: str = "balanced",
+        heads: int = 8,
+        layers: int = 2,
+        feedforward: int = 512,
+        dropout: float = 0.1,
+        exploratory: bool = True,
+        relevance: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+        for name, value in (("exploratory", exploratory), ("relevance", relevance)):
+            if not (is_yes(value) or is_no(value)):
+                raise ValueError(f"{name} must be true or false, got {value!r}.")
+        settings: dict[str, Any] = {
+            "num_classes": num_classes,
+            "clinical_groups": list(clinical_groups),
+            "feature_dim": feature_dim,
+            "width": width,
+            "projection_hidden": or_none(projection_hidden),
+            "attention": attention,
+            "heads": heads,
+            "layers": layers,
+            "feedforward": feedforward,
+            "dropout": dropout,
+            "exploratory": is_yes(exploratory),  # the command line hands over words
+            "relevance": is_yes(relevance),
+        }
+        self.settings = settings
+        self.num_classes = num_classes
+        self.feature_dim = feature_dim
+        self.variables = sum(clinical_groups)
+        self.reads_patches = True
+        self._build()
+
+    def _build(self) -> None:
+        """Make the layers that ``settings`` describe."""
+        raise NotImplementedError(f"{type(self).__name__} defines no _build.")
+
+    def forward(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Class logits ``[B, C]``; arguments as in :meth:`attend`."""
+        return self.attend(features, clinical, mask).logits
+
+    def attend(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
+        """Class logits and attentions.
+
+        Args:
+            features: ``[B, D, N]``; what stands at padded places does not matter.
+            clinical: ``[B, sum(clinical_groups)]``, NaN where missing; ``None`` is a record with nothing in it.
+            mask: ``[B, N]`` bool, true where there is a patch; ``None`` where all are real.
+
+        Returns:
+            Logits and attentions in float32 (float64 where the weights are). A bag of nothing but padding has finite
+            logits, attentions of 0, and a row of ``mask`` without a true.
+
+        Raises:
+            ValueError: if an argument has another shape.
+            RuntimeError: if a record is given that the head reads, and its statistics were never fitted.
+        """
+        raise NotImplementedError
+
+    @torch.jit.unused
+    def fit_records(self, records: Tensor) -> None:
+        """Take what the head needs to know of the training fold's records: nothing, in a head that reads none.
+
+        Args:
+            records: ``[P, sum(clinical_groups)]``, one row per patient; NaN where missing.
+        """
+
+    def _checked(self, features: Tensor, clinical: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Features with 0 at padded places, records (NaN where there are none) and the mask, all of one batch."""
+        if features.dim() != 3 or features.shape[1] != self.feature_dim or features.shape[2] == 0:
+            raise ValueError(f"features must be [B, {self.feature_dim}, N] with N at least 1, got {features.shape}.")
+        bags, places = features.shape[0], features.shape[2]
+        if clinical is None:
+            clinical = torch.full((bags, self.variables), float("nan"), device=features.device)
+        if clinical.shape[0] != bags:
+            raise ValueError(f"There must be one record per bag: got {clinical.shape[0]} records for {bags} bags.")
+        if clinical.dim() != 2 or clinical.shape[1] != self.variables:
+            raise ValueError(f"clinical must be [B, {self.variables}], got {clinical.shape}.")
+        if mask is None:
+            return features, clinical, torch.ones((bags, places), dtype=torch.bool, device=features.device)
+        if mask.shape[0] != bags or mask.shape[1] != places or mask.dtype != torch.bool:
+            raise ValueError(f"mask must be bool [{bags}, {places}], got {mask.dtype} {mask.shape}.")
+        return torch.where(mask[:, None], features, 0.0), clinical, mask
+
+
+def unpersonalised(logits: Tensor, pooled: Tensor, mask: Tensor) -> Attention:
+    """The :class:`Attention` of a head without personalised attention: no class, and no record, looks at patches.
+
+    Args:
+        logits: ``[B, C]``.
+        pooled: the weight of each patch in the bag, ``[B, N]`` in [0, 1].
+        mask: ``[B, N]`` bool, true where there is a patch.
+
+    Returns:
+        ``logits``, ``pooled`` and ``mask``; the other fields hold no element.
+    """
+    bags, places = mask.shape[0], mask.shape[1]
+    logits, pooled = at_least_float32(logits), at_least_float32(pooled)
+    return Attention(
+        logits=logits,
+        explanatory=pooled.new_zeros((bags, 0, places)),
+        exploratory=pooled.new_zeros((bags, 0)),
+        class_attention=pooled.new_zeros((bags, 0, places)),
+        class_relevance=pooled.new_zeros((bags, 0)),
+        pooled=pooled,
+        mask=mask,
+    )

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every head does, and what each baseline looks at and does not."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from persam_monai.errors import UserError
+from persam_monai.losses import PersAMLoss
+from persam_monai.networks import (
+    HEADS,
+    Attention,
+    GatedAttention,
+    Head,
+    PatchExtractor,
+    PersAM,
+    PersAMHead,
+    TransformerHead,
+    build_head,
+    describe_head,
+)
+
+BASELINES = [name for name in HEADS if name != "PersAMHead"]
+
+
+def make(name: str) -> Head:
+    head = HEADS[name](3, [3, 2], 7, 16, 5, heads=2, feedforward=12).eval()
+    head.fit_records(torch.randn(20, 5))
+    return head
+
+
+def batch(patches: int = 8) -> tuple[Tensor, Tensor]:
+    return torch.randn(2, 7, patches), torch.randn(2, 5)
+
+
+def assert_same(found: Attention, expected: Attention, tolerance: float = 1e-6) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_are_exchanged_by_name_alone(name: str) -> None:
+    assert inspect.signature(HEADS[name]) == inspect.signature(PersAMHead)
+    assert list(inspect.signature(HEADS[name].attend).parameters) == ["self", "features", "clinical", "mask"]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("patches", [1, 7, 5000])
+def test_a_baseline_gives_logits_and_no_personalised_attention(name: str, patches: int) -> None:
+    found = make(name).attend(*batch(patches))
+    assert torch.isfinite(found.logits).all()
+    assert found.explanatory.shape == found.class_attention.shape == (2, 0, patches)
+    assert found.exploratory.shape == found.class_relevance.shape == (2, 0)
+    assert found.pooled.shape == found.mask.shape == (2, patches)
+    assert found.pooled.min() >= 0
+    assert found.pooled.max() <= 1
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_padding_changes_nothing(name: str) -> None:
+    head, (features, records) = make(name), batch()
+    padded = torch.cat([features, torch.full((2, 7, 3), torch.nan)], dim=2)
+    mask = torch.arange(11).expand(2, -1) < 8
+    found, expected = head.attend(padded, records, mask), head.attend(features, records)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.pooled[:, :8], expected.pooled, rtol=0, atol=1e-6)
+    assert (found.pooled[:, 8:] == 0).all()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_bag_of_padding_alone_is_finite(name: str) -> None:
+    head, (features, records) = make(name), batch()
+    mask = torch.tensor([[False] * 8, [True] * 8])
+    found = head.attend(features, records, mask)
+    found.logits.square().sum().backward()
+    gradients = [parameter.grad for parameter in head.parameters() if parameter.grad is not None]
+    assert torch.isfinite(found.logits).all()
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    assert (found.pooled[0] == 0).all()
+    torch.testing.assert_close(found.logits[1:], head(features[1:], records[1:]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_order_of_patches_does_not_matter(name: str) -> None:
+    head, (features, records), order = make(name), batch(), torch.randperm(8)
+    torch.testing.assert_close(head(features[..., order], records), head(features, records))
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "record"),
+    [
+        ("GatedAttentionMILHead", True, False),
+        ("ClinicalHead", False, True),
+        ("LateFusionHead", True, True),
+        ("TransformerHead", True, True),
+        ("PersAMHead", True, True),
+    ],
+)
+def test_each_head_reads_what_it_says(name: str, image: bool, record: bool) -> None:
+    head, (features, records) = make(name), batch()
+    logits = head(features, records)
+    assert torch.allclose(head(torch.randn(2, 7, 8), records), logits) != image
+    assert torch.allclose(head(features, torch.randn(2, 5)), logits) != record
+    assert torch.allclose(head(features), logits) != record
+
+
+def test_in_late_fusion_the_record_does_not_change_the_attention() -> None:
+    head, (features, records) = make("LateFusionHead"), batch()
+    assert torch.equal(head.attend(features, records).pooled, head.attend(features).pooled)
+
+
+def test_gated_attention_is_what_the_formula_says() -> None:
+    pooling, patches = GatedAttention(16).double(), torch.randn(1, 5, 16, dtype=torch.float64)
+    mask = torch.tensor([[True, True, False, True, True]])
+    readout, weights = pooling(patches, mask)
+    scores = {}
+    for patch in (0, 1, 3, 4):
+        token = patches[0, patch]
+        value = torch.tanh(pooling.value.weight @ token + pooling.value.bias)
+        gate = torch.sigmoid(pooling.gate.weight @ token + pooling.gate.bias)
+        scores[patch] = (pooling.score.weight[0] @ (value * gate)).exp()
+    total = sum(scores.values())
+    torch.testing.assert_close(readout[0], sum(score / total * patches[0, patch] for patch, score in scores.items()))
+    for patch, score in scores.items():
+        torch.testing.assert_close(weights[0, patch], score / max(scores.values()))
+    assert weights[0, 2] == 0
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_scripted_head_is_the_head(name: str, tmp_path: Path) -> None:
+    head, (features, records), mask = make(name), batch(), torch.rand(2, 8) < 0.7
+    torch.jit.script(head).save(str(tmp_path / "head.ts"))
+    scripted = torch.jit.load(str(tmp_path / "head.ts"))
+    assert_same(Attention(*scripted.attend(features, records, mask)), head.attend(features, records, mask))
+    torch.testing.assert_close(scripted(features), head(features))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_half_precision_is_near_single_precision(name: str) -> None:
+    head, (features, records) = make(name), batch(50)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head.attend(features, records)
+    assert {field.dtype for field in found[:-1]} == {torch.float32}
+    assert_same(found, head.attend(features, records), 2e-2)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_learns_in_the_whole_network(name: str) -> None:
+    backbone = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
+    head = HEADS[name](2, [3, 2], 16, 16, 5, heads=2, feedforward=12, dropout=0.0)
+    head.fit_records(torch.randn(20, 5))
+    network, loss = PersAM(backbone, head), PersAMLoss([1, 1])
+    image, labels = torch.zeros(2, 3, 4, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
+    image[1] = 255
+    records = torch.stack([torch.ones(5), -torch.ones(5)])
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        value = loss(network.attend(image, records), labels)
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_extractor_rests_where_no_patch_is_read() -> None:
+    class Never(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            raise AssertionError("the record alone was to be read")
+
+    head = make("ClinicalHead")
+    records = torch.randn(2, 5)
+    found = PersAM(PatchExtractor(Never(), 7), head)(torch.zeros(2, 3, 4, 8, 8), records)
+    torch.testing.assert_close(found, head(torch.zeros(2, 7, 4), records))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_description_builds_the_same_head_again(name: str) -> None:
+    head, (features, records) = make(name), batch()
+    again = build_head(describe_head(head))
+    again.load_state_dict(head.state_dict())
+    assert type(again) is type(head)
+    assert_same(again.eval().attend(features, records), head.attend(features, records), 0)
+
+
+def test_a_description_without_a_class_is_of_the_papers_head() -> None:
+    assert type(build_head({"width": 16, "heads": 2})) is PersAMHead
+
+
+@pytest.mark.parametrize("name", ["LateFusionHed", "torch.nn.Linear", "os.system", "", None])
+def test_a_description_names_one_of_our_heads_and_nothing_else(name: str | None) -> None:
+    with pytest.raises(UserError, match="expected one of PersAMHead, GatedAttentionMILHead"):
+        build_head({"class": name})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"widht": 3}, "widht"),
+        ({"num_classes": 1}, "at least 2"),
+        ({"class": "TransformerHead", "layers": 0}, "layers"),
+    ],
+)
+def test_an_impossible_description_is_named(arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_head(arguments)
+
+
+def test_transformer_reads_the_mean_of_its_class_tokens() -> None:
+    head, (features, records) = make("TransformerHead"), batch()
+    assert isinstance(head, TransformerHead)
+    tokens = head.tokens(head.projection(features.transpose(1, 2)), head.clinical_encoder(records))
+    readout = head.encoder(tokens)[:, 8 + 2 :].sum(dim=1) / 3
+    torch.testing.assert_close(head(features, records), head.classifier(readout))
