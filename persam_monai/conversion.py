@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from persam_monai.networks import (
     reference_settings,
     resnet50_backbone,
 )
-from persam_monai.settings import is_null
+from persam_monai.settings import check_settings, is_null
 
 
 def convert_reference_checkpoint(
@@ -67,6 +66,7 @@ def convert_reference_checkpoint(
     if taken or path.suffix == ".json":
         problem = f"{', '.join(taken)} exists already" if taken else f"{path} is where the description would go"
         raise UserError(f"{problem}. Name a new file for the weights, such as output/models/model.pt.")
+    check_settings({"mpp": mpp, "patch_size": patch_size, "bag_size": bag_size})
     state = _read(Path(source))
     settings = reference_settings(state, attention, heads)
     clinical = _generic(settings) if is_null(schema) else ClinicalSchema.load(Path(str(schema)))
@@ -97,9 +97,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is not a file. Expected a checkpoint of the public code, saved by torch.save.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # bytes that are no pickle fail in whatever way they happen to
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{path} cannot be read as tensors: {str(error).splitlines()[0]} Expected what "
+            f"{path} cannot be read as tensors: {reason} Expected what "
             "torch.save(model.state_dict(), path) writes; a checkpoint that holds Python objects could run anything "
             "and is not opened."
         ) from error

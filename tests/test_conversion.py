@@ -129,6 +129,18 @@ def test_what_holds_no_state_dict_is_refused(tmp_path: Path, content: object) ->
         convert_reference_checkpoint(tmp_path / "theirs.pth", tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\x80\x02garbage"])
+def test_what_is_no_file_of_tensors_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "theirs.pth").write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read as tensors"):
+        convert_reference_checkpoint(tmp_path / "theirs.pth", tmp_path / "model.pt")
+
+
+def test_an_impossible_resolution_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mpp is -1"):
+        convert_reference_checkpoint(tmp_path / "theirs.pth", tmp_path / "model.pt", mpp=-1)
+
+
 def test_a_pickled_network_is_not_opened(tmp_path: Path) -> None:
     torch.save(resnet(), tmp_path / "theirs.pth")
     with pytest.raises(UserError, match="cannot be read as tensors"):

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from persam_monai.settings import is_yes, or_none
+
 # Of ImageNet's training images scaled to [0, 1]: what pretrained extractors expect, red, green, blue.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -64,6 +66,10 @@ class PatchExtractor(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        chunk, checkpointing = (
+            or_none(chunk),
+            is_yes(checkpointing),
+        )  # the command line hands over null and false as text
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1 patch or None, got {chunk}.")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -110,10 +116,15 @@ class PatchExtractor(nn.Module):
         count = patches.shape[0]
         if count == 0:  # a batch of empty bags; batch-norm refuses to see nothing
             return self.pixel_mean.new_zeros((0, self.feature_dim))
-        step = count if self.chunk == 0 else self.chunk
+        parts = 1 if self.chunk == 0 else (count + self.chunk - 1) // self.chunk
+        step = (count + parts - 1) // parts  # nearly equal parts: a remainder of one has no batch-norm statistics
         features: list[Tensor] = []
         for start in range(0, count, step):
-            features.append(self._features(patches[start : start + step]))
+            part = patches[start : start + step]
+            if not torch.jit.is_scripting() and self.checkpointing and torch.is_grad_enabled():
+                features.append(self._checkpointed(part))
+            else:
+                features.append(self._features(part))
         return features[0] if len(features) == 1 else torch.cat(features)  # [n, D]
 
     def _features(self, patches: Tensor) -> Tensor:
@@ -121,20 +132,15 @@ class PatchExtractor(nn.Module):
         gain = 1 / (255 * self.pixel_std)  # 255: the brightest byte
         shift = -self.pixel_mean / self.pixel_std
         pixels = torch.addcmul(shift, patches.to(gain.dtype), gain)
-        features = self._through_backbone(pixels.permute(0, 3, 1, 2))  # [n, 3, H, W], channels last → [n, D]
+        features = self.backbone(pixels.permute(0, 3, 1, 2))  # [n, 3, H, W], channels last → [n, D]
         if features.dim() != 2 or features.shape[1] != self.feature_dim:
             raise ValueError(f"The extractor must give [n, {self.feature_dim}] (feature_dim), got {features.shape}.")
         return features
 
-    def _through_backbone(self, pixels: Tensor) -> Tensor:
-        """``[n, 3, H, W]`` pixels to ``[n, D]`` features, checkpointed where that is asked for and of use."""
-        if not torch.jit.is_scripting() and self.checkpointing and torch.is_grad_enabled():
-            return self._checkpointed(pixels)
-        return self.backbone(pixels)
-
     @torch.jit.unused
-    def _checkpointed(self, pixels: Tensor) -> Tensor:
-        features: Tensor = checkpoint(self.backbone, pixels, use_reentrant=False, context_fn=self._contexts)
+    def _checkpointed(self, patches: Tensor) -> Tensor:
+        """As :meth:`_features`; kept are the bytes, which are a view of the bag, and not even the scaled pixels."""
+        features: Tensor = checkpoint(self._features, patches, use_reentrant=False, context_fn=self._contexts)
         return features
 
     @torch.jit.unused

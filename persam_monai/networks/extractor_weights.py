@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -70,9 +69,10 @@ def _read(path: Path) -> tuple[str, Mapping[str, Tensor]]:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # bytes that are no pickle fail in whatever way they happen to
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"The extractor's weights {path} could not be read as a file of tensors: {str(error).splitlines()[0]} "
+            f"The extractor's weights {path} could not be read as a file of tensors: {reason} "
             "Expected what torch.save(model.state_dict(), path) writes."
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -61,6 +61,8 @@ class Head(nn.Module):
         relevance: bool = True,
     ) -> None:
         super().__init__()
+        if layers < 0:
+            raise ValueError(f"layers must be at least 0, got {layers}.")
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
         for name, value in (("exploratory", exploratory), ("relevance", relevance)):

@@ -38,7 +38,7 @@ def build_head(description: Mapping[str, Any]) -> Head:
     """
     arguments = dict(description)
     name = arguments.pop("class", PersAMHead.__name__)
-    if name not in HEADS:
+    if not isinstance(name, str) or name not in HEADS:
         raise UserError(
             f"The model has a head of the class {name!r}; expected one of {', '.join(HEADS)}."
             f"{did_you_mean(str(name), HEADS)} For a head of your own, give the config's block head in a file of yours."

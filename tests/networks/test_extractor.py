@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -149,6 +151,31 @@ def test_checkpointing_keeps_nothing_of_the_backbone_until_gradients_are_asked_f
             PatchExtractor(convolutional(), 16, 2, checkpointing=checkpointing)(as_decoded(1, 8, 16))
         kept[checkpointing] = sum(sizes)
     assert kept[True] < kept[False] / 5
+
+
+def test_checkpointing_keeps_no_scaled_pixels_either() -> None:
+    for checkpointing in (False, True):
+        backbone, alive = convolutional(), list[weakref.ref[Tensor]]()
+        backbone.register_forward_pre_hook(lambda _, inputs, alive=alive: alive.append(weakref.ref(inputs[0])))
+        features = PatchExtractor(backbone, 16, 2, checkpointing=checkpointing)(as_decoded(1, 8, 16))
+        gc.collect()
+        assert sum(pixels() is not None for pixels in alive) == (0 if checkpointing else 4)
+        assert features.requires_grad
+
+
+def test_parts_are_of_nearly_equal_size() -> None:
+    sizes: list[int] = []
+    backbone = convolutional()
+    backbone.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    PatchExtractor(backbone, 16, 33)(as_decoded(1, 100, 16))
+    assert sum(sizes) == 100
+    assert max(sizes) <= 33
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_words_of_the_command_line_are_understood() -> None:
+    extractor = PatchExtractor(convolutional(), 16, "null", checkpointing="false")  # type: ignore[arg-type]
+    assert (extractor.chunk, extractor.checkpointing) == (0, False)
 
 
 def test_checkpointing_extractor_is_scriptable() -> None:
