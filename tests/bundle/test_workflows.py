@@ -245,6 +245,17 @@ def test_inference_gives_a_slide_the_prediction_that_evaluating_gave_it(
         assert {**inferred[row["slide"]], "label": row["label"]} == row
 
 
+def test_evaluating_and_inference_choose_the_same_patches_whatever_the_model_was_seeded_with() -> None:
+    evaluate, inference = (
+        json.loads((ROOT / CONFIGS / f"{name}.json").read_text()) for name in ("evaluate", "inference")
+    )
+    draw = inference["dataset"]["draw"]
+    assert evaluate["evaluate"]["dataset"]["draw"] == draw
+    assert "seed" not in draw
+    for key in ("patches_per_slide", "partitions", "bag_size", "mpp"):
+        assert evaluate[key] == inference[key]
+
+
 def test_the_record_moves_the_prediction_of_a_single_slide(trained: Path, dataset_dir: Path, tmp_path: Path) -> None:
     slide = dataset_dir / rows(dataset_dir / "cohort.csv")[0]["slide"]
     common = {"model": trained / "models" / "model.pt", "slide": slide}
