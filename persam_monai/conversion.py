@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.errors import UserError
+from persam_monai.files import read_tensors
 from persam_monai.model import save_model
 from persam_monai.networks import (
     PersAM,
@@ -95,15 +95,11 @@ def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name."""
     if not path.is_file():
         raise UserError(f"{path} is not a file. Expected a checkpoint of the public code, saved by torch.save.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle fail in whatever way they happen to
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"{path} cannot be read as tensors: {reason} Expected what "
-            "torch.save(model.state_dict(), path) writes; a checkpoint that holds Python objects could run anything "
-            "and is not opened."
-        ) from error
+    content = read_tensors(
+        path,
+        "Expected what torch.save(model.state_dict(), path) writes; a checkpoint that holds Python objects could run "
+        "anything and is not opened.",
+    )
     candidates = [content, *(content.values() if isinstance(content, Mapping) else [])]
     for candidate in candidates:
         if isinstance(candidate, Mapping) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):

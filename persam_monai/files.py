@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that exist whole or not at all."""
+"""Files that exist whole or not at all, and files of tensors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from persam_monai.errors import UserError
 
@@ -51,6 +53,23 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write ``content`` as indented JSON, whole or not at all."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_tensors(path: str | os.PathLike[str], cure: str) -> Any:
+    """What ``torch.save`` wrote, on the CPU; tensors and plain values only, never Python objects.
+
+    Args:
+        path: the file.
+        cure: what to do if it cannot be read, a sentence for the message.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle fail in whatever way they happen to
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path} cannot be read as a file of tensors: {reason} {cure}") from error
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

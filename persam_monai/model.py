@@ -16,7 +16,7 @@ from torch import nn
 from persam_monai import __version__
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.errors import UserError, raise_together
-from persam_monai.files import replacing, sha256
+from persam_monai.files import read_tensors, replacing, sha256, write_json
 from persam_monai.networks import Head, describe_head
 
 FORMAT = 1
@@ -70,9 +70,8 @@ def save_model(network: nn.Module, path: str | os.PathLike[str], card: Mapping[s
     with replacing(path) as partial:
         torch.save({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}, partial)
         digest = sha256(partial)
-        with replacing(Path(path).with_suffix(".json")) as description:
-            content = {"format": FORMAT, "persam_monai": __version__, "sha256": digest, **card}
-            description.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        content = {"format": FORMAT, "persam_monai": __version__, "sha256": digest, **card}
+        write_json(Path(path).with_suffix(".json"), content)
 
 
 def load_card(path: str | os.PathLike[str]) -> ModelCard:
@@ -123,10 +122,7 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
     Raises:
         UserError: lists the tensors that are missing, unexpected or of another shape.
     """
-    try:
-        state = torch.load(card.path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle fail in whatever way they happen to
-        raise UserError(f"{card.path} cannot be read as a file of tensors: {error}. Copy it anew.") from error
+    state = read_tensors(card.path, "Copy it anew.")
     head = getattr(network, "head", network)
     raise_together(
         f"{card.path} was trained with another head than the one that is asked to use it",

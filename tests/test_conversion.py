@@ -132,7 +132,7 @@ def test_what_holds_no_state_dict_is_refused(tmp_path: Path, content: object) ->
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\x80\x02garbage"])
 def test_what_is_no_file_of_tensors_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "theirs.pth").write_bytes(content)
-    with pytest.raises(UserError, match="cannot be read as tensors"):
+    with pytest.raises(UserError, match="cannot be read as a file of tensors"):
         convert_reference_checkpoint(tmp_path / "theirs.pth", tmp_path / "model.pt")
 
 
@@ -143,7 +143,7 @@ def test_an_impossible_resolution_is_refused(tmp_path: Path) -> None:
 
 def test_a_pickled_network_is_not_opened(tmp_path: Path) -> None:
     torch.save(resnet(), tmp_path / "theirs.pth")
-    with pytest.raises(UserError, match="cannot be read as tensors"):
+    with pytest.raises(UserError, match="cannot be read as a file of tensors"):
         convert_reference_checkpoint(tmp_path / "theirs.pth", tmp_path / "model.pt")
 
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from persam_monai.errors import UserError, raise_together
+from persam_monai.files import read_tensors
 from persam_monai.handlers.checkpoint import CHECKPOINT, SETTINGS
 from persam_monai.handlers.predictions import PREDICTION_FILES
 from persam_monai.model import load_card
@@ -84,7 +83,7 @@ class TrainingFolder:
         Raises:
             UserError: if the checkpoint knows of a best model and it is not there.
         """
-        if torch.load(checkpoint, map_location="cpu", weights_only=True)["best_model"]["epoch"] == 0:
+        if read_tensors(checkpoint, "Start anew, or resume from a copy.")["best_model"]["epoch"] == 0:
             return {}
         theirs = checkpoint.resolve().parent.parent / self.model.relative_to(self.root)
         load_card(theirs)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from persam_monai.errors import UserError, raise_together
+from persam_monai.files import read_tensors
 from persam_monai.settings import is_null
 
 logger = logging.getLogger(__name__)
@@ -67,14 +68,7 @@ def _read(path: Path) -> tuple[str, Mapping[str, Tensor]]:
             f"The extractor's weights {path} are not a file. Expected a path to a torchvision-style ResNet50 state "
             'dict (.pth), "imagenet", or null for random weights.'
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle fail in whatever way they happen to
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"The extractor's weights {path} could not be read as a file of tensors: {reason} "
-            "Expected what torch.save(model.state_dict(), path) writes."
-        ) from error
+    state = read_tensors(path, "For the extractor, expected what torch.save(model.state_dict(), path) writes.")
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         found = f"keys {list(state)[:5]}" if isinstance(state, Mapping) else type(state).__name__
         raise UserError(f"The extractor's weights {path} are no state dict: expected tensors by name, found {found}.")

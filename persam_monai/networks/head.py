@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from persam_monai.networks.attention import Attention
+from persam_monai.networks.clinical_encoder import ClinicalEncoder
 from persam_monai.networks.precision import at_least_float32
 from persam_monai.settings import is_no, is_yes, or_none
 
@@ -117,11 +118,14 @@ class Head(nn.Module):
 
     @torch.jit.unused
     def fit_records(self, records: Tensor) -> None:
-        """Take what the head needs to know of the training fold's records: nothing, in a head that reads none.
+        """Take median, mean and scale of the training fold's records; a head that reads none takes nothing.
 
         Args:
             records: ``[P, sum(clinical_groups)]``, one row per patient; NaN where missing.
         """
+        encoder = getattr(self, "clinical_encoder", None)
+        if isinstance(encoder, ClinicalEncoder):
+            encoder.fit(records)
 
     def _checked(self, features: Tensor, clinical: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Features with 0 at padded places, records (NaN where there are none) and the mask, all of one batch."""

@@ -44,11 +44,6 @@ class PersAMHead(Head):
         self.aggregator = Aggregator(width, tokens, self.num_classes, dropout, exploratory, relevance)
         self.classifier = bag_classifier(width, width, self.num_classes, dropout)
 
-    @torch.jit.unused
-    def fit_records(self, records: Tensor) -> None:
-        """Take median, mean and scale of the training fold's records, ``[P, sum(clinical_groups)]``."""
-        self.clinical_encoder.fit(records)
-
     @torch.jit.export
     def attend(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
         """Class logits and attentions; arguments and results as in :meth:`persam_monai.networks.head.Head.attend`."""

@@ -129,3 +129,8 @@ def test_a_checkpoint_brings_the_best_model_of_its_training(folder: TrainingFold
         folder.best_model_of(theirs.checkpoint)
     torch.save({"best_model": {"best": float("inf"), "epoch": 0}}, theirs.checkpoint)
     assert folder.best_model_of(theirs.checkpoint) == {}
+
+
+def test_a_damaged_checkpoint_is_named(trained: TrainingFolder) -> None:
+    with pytest.raises(UserError, match=r"last\.pt cannot be read as a file of tensors"):
+        trained.best_model_of(trained.checkpoint)

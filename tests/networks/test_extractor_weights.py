@@ -77,13 +77,13 @@ def test_files_that_hold_no_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.pth are not a file"):
         load_extractor_weights(small_resnet(), tmp_path / "nowhere.pth")
     (tmp_path / "text.pth").write_text("not a checkpoint")
-    with pytest.raises(UserError, match=r"text\.pth could not be read"):
+    with pytest.raises(UserError, match=r"text\.pth cannot be read"):
         load_extractor_weights(small_resnet(), tmp_path / "text.pth")
     torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}}, tmp_path / "nested.pth")
     with pytest.raises(UserError, match=r"found keys \['state_dict'\]"):
         load_extractor_weights(small_resnet(), tmp_path / "nested.pth")
     torch.save(small_resnet(), tmp_path / "pickled.pth")
-    with pytest.raises(UserError, match=r"pickled\.pth could not be read"):
+    with pytest.raises(UserError, match=r"pickled\.pth cannot be read"):
         load_extractor_weights(small_resnet(), tmp_path / "pickled.pth")
 
 

@@ -27,11 +27,6 @@ class ClinicalHead(Head):
         self.classifier = bag_classifier(len(groups) * width, width, self.num_classes, self.settings["dropout"])
         self.reads_patches = False
 
-    @torch.jit.unused
-    def fit_records(self, records: Tensor) -> None:
-        """Take median, mean and scale of the training fold's records, ``[P, sum(clinical_groups)]``."""
-        self.clinical_encoder.fit(records)
-
     @torch.jit.export
     def attend(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
         """Class logits; ``pooled`` is 0: no patch has a weight.

@@ -28,11 +28,6 @@ class LateFusionHead(Head):
         self.pooling = GatedAttention(width)
         self.classifier = bag_classifier((1 + len(groups)) * width, width, self.num_classes, self.settings["dropout"])
 
-    @torch.jit.unused
-    def fit_records(self, records: Tensor) -> None:
-        """Take median, mean and scale of the training fold's records, ``[P, sum(clinical_groups)]``."""
-        self.clinical_encoder.fit(records)
-
     @torch.jit.export
     def attend(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
         """Class logits, and as ``pooled`` each patch's weight as a share of the bag's largest.

@@ -38,11 +38,6 @@ class TransformerHead(Head):
         self.encoder = Encoder(layers, width, len(groups), self.num_classes, attention, heads, feedforward, dropout)
         self.classifier = bag_classifier(width, width, self.num_classes, dropout)
 
-    @torch.jit.unused
-    def fit_records(self, records: Tensor) -> None:
-        """Take median, mean and scale of the training fold's records, ``[P, sum(clinical_groups)]``."""
-        self.clinical_encoder.fit(records)
-
     @torch.jit.export
     def attend(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
         """Class logits; ``pooled`` is 0: patches are mixed by all tokens of all layers, none has a weight of its own.
