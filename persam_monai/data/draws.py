@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from persam_monai.data.randomness import generator_for
-from persam_monai.errors import UserError
+from persam_monai.settings import check_settings
 
 
 class Draw(Protocol):
@@ -42,7 +42,7 @@ class RandomBags:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_positive(bag_size=self.bag_size, max_bags_per_slide=self.max_bags_per_slide)
+        check_settings(vars(self))
 
     def count(self, cells: int) -> int:
         """As many full bags as there are cells for, at least one, at most ``max_bags_per_slide``."""
@@ -73,9 +73,7 @@ class PartitionBags:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_positive(bag_size=self.bag_size, partitions=self.partitions)
-        if self.patches_per_slide != "all":
-            _check_positive(patches_per_slide=self.patches_per_slide)
+        check_settings(vars(self))
 
     def _used(self, cells: int) -> int:
         return cells if self.patches_per_slide == "all" else min(cells, int(self.patches_per_slide))
@@ -91,10 +89,3 @@ class PartitionBags:
         looked_at = generator_for(self.seed, "cells").permutation(cells)[: self._used(cells)]
         order = generator_for(self.seed, "partition", partition).permutation(looked_at)
         return np.array_split(order, per_partition)[part]
-
-
-def _check_positive(**settings: object) -> None:
-    """Raise unless every setting is a whole number of at least 1."""
-    for name, value in settings.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name} is {value!r}; expected a whole number of at least 1.")

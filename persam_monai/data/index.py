@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from persam_monai.cohort import SlideEntry
 from persam_monai.errors import UserError, raise_together
+from persam_monai.settings import check_settings
 from persam_monai.slides import PatchCells, Slide, patch_cells, tissue_mask
 
 
@@ -30,12 +31,7 @@ class PatchSettings:
     min_tissue: float = 0.5
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 1:
-            raise UserError(f"patch_size is {self.size!r}; expected a whole number of pixels of at least 1.")
-        if not isinstance(self.mpp, int | float) or not self.mpp > 0:
-            raise UserError(f"mpp is {self.mpp!r}; expected a resolution in µm per pixel, such as 0.25 or 0.5.")
-        if not isinstance(self.min_tissue, int | float) or not 0 <= self.min_tissue <= 1:
-            raise UserError(f"min_tissue is {self.min_tissue!r}; expected a share between 0 and 1.")
+        check_settings({**vars(self), "patch_size": self.size})
 
 
 def index_slides(entries: Sequence[SlideEntry], patches: PatchSettings, label: str) -> list[PatchCells]:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from persam_monai.errors import UserError, did_you_mean
 from persam_monai.networks import Attention, PersAM
+from persam_monai.settings import check_settings
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16}
 
@@ -28,11 +28,7 @@ class AttendingNetwork(nn.Module):
 
     def __init__(self, network: PersAM, precision: str = "float32") -> None:
         super().__init__()
-        if precision not in PRECISIONS:
-            raise UserError(
-                f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}."
-                f"{did_you_mean(str(precision), PRECISIONS)}"
-            )
+        check_settings({"precision": precision})
         self.network = network
         self.precision = precision
 
