@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from persam_monai.benchmark import PARTS, measure, table
+from persam_monai.benchmark.network import PARTS, measure, table
 
 
 def main() -> None:

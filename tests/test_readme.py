@@ -21,7 +21,8 @@ SET_UP = ["./scripts/demo.sh", "./scripts/test.sh"]  # they build an environment
 
 WIRING = """imports bundle_root settings provenance initialize training run cohort split patches patch_extractor
     description checkpoint_objects best_model mlflow_run network_def network loss card evaluate evaluating inference
-    dataset dataloader inferer predictions handlers evaluator"""  # what connects a config's parts; users set others
+    dataset dataloader inferer predictions handlers evaluator
+    bad_slides"""  # what connects a config's parts; users set others
 
 
 def commands(document: str) -> list[str]:

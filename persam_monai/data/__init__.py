@@ -1,23 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slides become bags of patches: chosen, read, collated with a mask, turned on the device."""
 
+from persam_monai.data.bad_slides import BadSlides
+from persam_monai.data.batches import collate_bags
 from persam_monai.data.dataset import BagDataset, BagKey
 from persam_monai.data.draws import PartitionBags, RandomBags
-from persam_monai.data.index import PatchSettings
-from persam_monai.data.loader import BagLoader, EpochSampler, collate_bags
+from persam_monai.data.index import PatchSettings, SlideIndex, index_slide, index_slides
+from persam_monai.data.index_cache import IndexCache, index_home
+from persam_monai.data.loader import BagLoader, EpochSampler
 from persam_monai.data.prepare import prepare_bags, turn_patches
 from persam_monai.data.randomness import generator_for
 
 __all__ = [
+    "BadSlides",
     "BagDataset",
     "BagKey",
     "BagLoader",
     "EpochSampler",
+    "IndexCache",
     "PartitionBags",
     "PatchSettings",
     "RandomBags",
+    "SlideIndex",
     "collate_bags",
     "generator_for",
+    "index_home",
+    "index_slide",
+    "index_slides",
     "prepare_bags",
     "turn_patches",
 ]

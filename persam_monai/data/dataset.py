@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from persam_monai.cohort import Cohort, SlideEntry
+from persam_monai.data.bad_slides import BadSlides
 from persam_monai.data.draws import Draw
-from persam_monai.data.index import PatchSettings, index_slides
+from persam_monai.data.index import PatchSettings, SlideIndex, index_slides
+from persam_monai.data.index_cache import IndexCache
 from persam_monai.data.randomness import generator_for
-from persam_monai.errors import UserError
-from persam_monai.slides import PatchCells, open_slide
+from persam_monai.errors import UserError, raise_together
+from persam_monai.slides import open_slide
 
 ORIENTATIONS = 8  # four rotations, each with or without a flip
 
@@ -38,11 +42,13 @@ class BagDataset(Dataset[dict[str, Any]]):
         augment: give every patch a random orientation (applied later, on the device).
         seed: seed of the places inside the cells and of the orientations.
         label: what the bags are for, shown by progress bars.
+        bad_slides: what happens to slides that cannot be used; by default the first one is an error.
+        index_dir: folder where what is found in the slides is kept for the next time; ``None`` keeps nothing.
+        index_workers: worker processes that look for tissue; 0 looks in the calling process.
 
     An item is a dictionary: ``image`` uint8 ``[N, size, size, 3]``, ``clinical`` float32 ``[F]`` (NaN where missing),
     ``label`` int64 (−1 when unknown), ``slide`` int64 index into :attr:`entries`, ``locations`` int64 ``[N, 2]`` in
-    level-0 pixels, ``orientation`` uint8 ``[N]``, 0 to 7. A slide that cannot be read gives the error instead of an
-    item; :class:`~persam_monai.data.loader.BagLoader` raises it.
+    level-0 pixels, ``orientation`` uint8 ``[N]``, 0 to 7.
     """
 
     def __init__(
@@ -53,6 +59,9 @@ class BagDataset(Dataset[dict[str, Any]]):
         augment: bool = False,
         seed: int = 0,
         label: str = "slides",
+        bad_slides: BadSlides | None = None,
+        index_dir: str | os.PathLike[str] | None = None,
+        index_workers: int = 0,
     ) -> None:
         self.data = data
         self.draw = draw
@@ -60,7 +69,11 @@ class BagDataset(Dataset[dict[str, Any]]):
         self.augment = augment
         self.seed = seed
         self.label = label
-        self._cells: list[PatchCells] | None = None
+        self.bad_slides = bad_slides or BadSlides()
+        self.index_dir = index_dir
+        self.index_workers = index_workers
+        self.skipped: set[int] = set()  # indices into entries
+        self._index: list[SlideIndex | None] | None = None
 
     @property
     def entries(self) -> tuple[SlideEntry, ...]:
@@ -71,43 +84,94 @@ class BagDataset(Dataset[dict[str, Any]]):
         """Look for tissue in every slide, once.
 
         Raises:
-            UserError: lists every slide that cannot be used.
+            UserError: lists every slide that cannot be used, or, where they are skipped, says that none is left.
         """
-        if self._cells is None:
-            self._cells = index_slides(self.entries, self.patches, self.label)
+        if self._index is None:
+            cache = None if self.index_dir is None else IndexCache(self.index_dir)
+            found = index_slides(self.entries, self.patches, self.label, cache, self.index_workers)
+            problems = {i: one for i, one in enumerate(found) if isinstance(one, UserError)}
+            if not self.bad_slides.skip:
+                raise_together("Some slides cannot be used", [str(problem) for problem in problems.values()])
+            self._index = [None if isinstance(one, UserError) else one for one in found]
+            before = self.bad_slides.of(self.label)
+            self.skipped = {i for i, entry in enumerate(self.entries) if entry.slide in before}
+            for i, problem in problems.items():
+                self.skip(i, problem)
         return self
 
+    def skip(self, slide: int, problem: UserError | str) -> None:
+        """Go on without a slide.
+
+        Args:
+            slide: index into :attr:`entries`; nothing happens if it is skipped already.
+            problem: what is wrong with it.
+
+        Raises:
+            UserError: the problem, unless bad slides are skipped; or that no slide is left.
+        """
+        if slide in self.skipped:
+            return
+        self.bad_slides.add(self.label, self.entries[slide].slide, problem)
+        self.skipped.add(slide)
+        if len(self.skipped) == len(self.entries):
+            raise UserError(
+                f"Not one of the {len(self.entries)} slides for {self.label} can be used; the last one: {problem}"
+            )
+
     @property
-    def cells(self) -> list[PatchCells]:
-        """Each slide's cells.
+    def index(self) -> list[SlideIndex | None]:
+        """What is known of each slide; ``None`` where it cannot be used.
 
         Raises:
             TypeError: before :meth:`prepare`; ``len()`` raises the same, which means "not known yet" to data loaders.
         """
-        if self._cells is None:
+        if self._index is None:
             raise TypeError("The bags are not counted yet: call prepare() first.")
-        return self._cells
+        return self._index
 
     def keys(self, epoch: int) -> list[BagKey]:
-        """All bags of an epoch, slide by slide."""
-        return [
-            BagKey(slide, epoch, bag)
-            for slide, cells in enumerate(self.cells)
-            for bag in range(self.draw.count(len(cells)))
-        ]
+        """All bags of an epoch, slide by slide, without the slides that are skipped."""
+        return [BagKey(slide, epoch, bag) for slide, count in self._counts() for bag in range(count)]
 
     def __len__(self) -> int:
-        return sum(self.draw.count(len(cells)) for cells in self.cells)
+        return sum(count for _, count in self._counts())
+
+    def _counts(self) -> Iterator[tuple[int, int]]:
+        """The slides that are not skipped, each with its number of bags."""
+        for slide, one in enumerate(self.index):
+            if one is not None and slide not in self.skipped:
+                yield slide, self.draw.count(len(one.cells))
+
+    def size(self, key: BagKey) -> int:
+        """Number of patches in a bag."""
+        return len(self._choose(key))
 
     def __getitem__(self, key: BagKey) -> dict[str, Any]:
-        entry, cells = self.entries[key.slide], self.cells[key.slide]
-        chosen = self.draw.choose(len(cells), entry.slide, key.epoch, key.bag)
+        return self.read(key)
+
+    def read(self, key: BagKey, threads: int = 1, out: np.ndarray | None = None) -> dict[str, Any]:
+        """Read a bag.
+
+        Args:
+            key: names it.
+            threads: decoding threads.
+            out: ``uint8 [N, size, size, 3]`` for the pixels; by default new memory.
+
+        Returns:
+            An item.
+
+        Raises:
+            UserError: if the slide cannot be read.
+        """
+        entry, one = self.entries[key.slide], self.index[key.slide]
+        assert one is not None
+        chosen = self._choose(key)
         generator = generator_for(self.seed, entry.slide, key.epoch, key.bag)
-        locations = cells.locate(chosen, generator)
+        locations = one.cells.locate(chosen, generator)
         orientation = generator.integers(0, ORIENTATIONS if self.augment else 1, size=len(chosen), dtype=np.uint8)
-        slide = open_slide(entry.path, entry.mpp)
+        slide = open_slide(one.header)
         return {
-            "image": slide.read_patches(locations, self.patches.size, self.patches.mpp),
+            "image": slide.read_patches(locations, self.patches.size, self.patches.mpp, threads, out),
             "clinical": entry.clinical,
             "label": -1 if entry.label is None else entry.label,
             "slide": key.slide,
@@ -115,22 +179,7 @@ class BagDataset(Dataset[dict[str, Any]]):
             "orientation": orientation,
         }
 
-
-class SafeItems(Dataset[Any]):
-    """A dataset whose user errors come out as items, so that they cross from a worker process as they are.
-
-    Args:
-        dataset: the dataset to read from.
-    """
-
-    def __init__(self, dataset: BagDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: BagKey) -> dict[str, Any] | UserError:
-        try:
-            return self.dataset[key]
-        except UserError as error:
-            return error
+    def _choose(self, key: BagKey) -> np.ndarray:
+        one = self.index[key.slide]
+        assert one is not None
+        return self.draw.choose(len(one.cells), self.entries[key.slide].slide, key.epoch, key.bag)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,12 @@ from persam_monai.settings import check_settings
 
 
 class Draw(Protocol):
-    """A rule that divides a slide's cells into bags."""
+    """A rule that divides a slide's cells into bags of at most ``bag_size`` patches."""
+
+    @property
+    def bag_size(self) -> int:
+        """Most patches in a bag."""
+        ...
 
     def count(self, cells: int) -> int:
         """Number of bags that a slide with this many ``cells`` gives in one epoch."""
@@ -49,8 +55,8 @@ class RandomBags:
         return min(self.max_bags_per_slide, max(1, cells // self.bag_size))
 
     def choose(self, cells: int, slide: str, epoch: int, bag: int) -> np.ndarray:
-        """The ``bag``-th stretch of the epoch's permutation of the slide's cells."""
-        order = generator_for(self.seed, slide, epoch).permutation(cells)
+        """The ``bag``-th stretch of the cells that the epoch draws, in random order and none twice."""
+        order = _drawn(self.seed, slide, epoch, cells, min(cells, self.bag_size * self.max_bags_per_slide))
         return order[bag * self.bag_size : (bag + 1) * self.bag_size]
 
 
@@ -86,6 +92,17 @@ class PartitionBags:
         """A part of a partition; the same in every ``epoch`` and under whatever name the ``slide`` goes."""
         per_partition = math.ceil(self._used(cells) / self.bag_size)
         partition, part = divmod(bag, per_partition)
-        looked_at = generator_for(self.seed, "cells").permutation(cells)[: self._used(cells)]
-        order = generator_for(self.seed, "partition", partition).permutation(looked_at)
+        order = _partitioned(self.seed, cells, self._used(cells), partition)
         return np.array_split(order, per_partition)[part]
+
+
+# A bag is asked for its size, then for its cells, and many bags share a draw.
+@lru_cache(maxsize=8)
+def _drawn(seed: int, slide: str, epoch: int, cells: int, wanted: int) -> np.ndarray:
+    return generator_for(seed, slide, epoch).choice(cells, wanted, replace=False)
+
+
+@lru_cache(maxsize=8)
+def _partitioned(seed: int, cells: int, used: int, partition: int) -> np.ndarray:
+    looked_at = generator_for(seed, "cells").permutation(cells)[:used]
+    return generator_for(seed, "partition", partition).permutation(looked_at)

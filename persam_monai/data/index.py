@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from persam_monai.cohort import SlideEntry
-from persam_monai.errors import UserError, raise_together
+from persam_monai.data.index_cache import IndexCache
+from persam_monai.data.workers import Busy, WorkerDied, as_it_is, decoding_threads, watch
+from persam_monai.errors import UserError
 from persam_monai.settings import check_settings
-from persam_monai.slides import PatchCells, Slide, patch_cells, tissue_mask
+from persam_monai.slides import PatchCells, Slide, SlideHeader, patch_cells, tissue_mask
 
 
 @dataclass(frozen=True)
@@ -21,51 +26,125 @@ class PatchSettings:
     Args:
         size: side in pixels.
         mpp: µm per pixel.
-        sampling: ``snapped`` to the file's tiles, or a plain ``grid`` (see :func:`persam_monai.slides.patch_cells`).
+        sampling: ``snapped`` to the file's tiles, ``uniform``, or a plain ``grid`` (see
+            :func:`persam_monai.slides.patch_cells`).
         min_tissue: least share of tissue, 0..1.
+        backend: how pixels are read (see :class:`persam_monai.slides.Slide`).
     """
 
     size: int = 224
     mpp: float = 0.25
     sampling: str = "snapped"
     min_tissue: float = 0.5
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
         check_settings({**vars(self), "patch_size": self.size})
 
 
-def index_slides(entries: Sequence[SlideEntry], patches: PatchSettings, label: str) -> list[PatchCells]:
-    """Find the cells of every slide.
+class SlideIndex(NamedTuple):
+    """A slide that has been looked into."""
+
+    header: SlideHeader
+    cells: PatchCells
+
+
+def index_slide(entry: SlideEntry, patches: PatchSettings) -> SlideIndex:
+    """Open a slide, look for tissue and lay the cells.
+
+    Raises:
+        UserError: if it cannot be opened or decoded, has no resolution, is too coarse, or holds no tissue.
+    """
+    with Slide(entry.path, entry.mpp, patches.backend) as slide:
+        slide.plan(patches.size, patches.mpp)  # before the pixels are looked at
+        cells = patch_cells(
+            slide,
+            tissue_mask(slide, threads=decoding_threads()),
+            patches.size,
+            patches.mpp,
+            patches.sampling,
+            patches.min_tissue,
+        )
+        if not len(cells):
+            raise UserError(
+                f"Slide {entry.path}: no tissue found (no patch of {patches.size} px at {patches.mpp:g} µm/px is at "
+                f"least {patches.min_tissue:.0%} tissue). Look at the slide (scripts/check_slides.py draws what was "
+                "found); lower --min_tissue if it is really tissue, or take the row out of the table."
+            )
+        return SlideIndex(slide.header, cells)
+
+
+def index_slides(
+    entries: Sequence[SlideEntry],
+    patches: PatchSettings,
+    label: str = "slides",
+    cache: IndexCache | None = None,
+    num_workers: int = 0,
+    index: Callable[[SlideEntry, PatchSettings], SlideIndex] = index_slide,
+) -> list[SlideIndex | UserError]:
+    """Look into every slide.
 
     Args:
         entries: the cohort's slides.
         patches: what a patch is.
         label: what the slides are for, shown by the progress bar.
+        cache: what was found before, if it is kept.
+        num_workers: worker processes; 0 looks in the calling process. A slide that crashes a worker is an error like
+            any other.
+        index: looks into one slide.
 
-    Raises:
-        UserError: lists every slide that cannot be opened, has no resolution or holds no tissue.
+    Returns:
+        For each slide what was found, or what is wrong with it.
     """
-    # One after another: cuCIM crashes when several threads open slides at the same time.
-    results = [
-        _index_slide(entry, patches) for entry in tqdm(entries, desc=f"Looking for tissue ({label})", unit="slide")
-    ]
-    raise_together("Some slides cannot be used", [str(result) for result in results if isinstance(result, UserError)])
-    return [result for result in results if isinstance(result, PatchCells)]
-
-
-def _index_slide(entry: SlideEntry, patches: PatchSettings) -> PatchCells | UserError:
-    """The cells of one slide, or what is wrong with it."""
-    try:
-        with Slide(entry.path, entry.mpp) as slide:
-            cells = patch_cells(
-                slide, tissue_mask(slide), patches.size, patches.mpp, patches.sampling, patches.min_tissue
+    found: dict[int, SlideIndex | UserError] = {}
+    if cache is not None:
+        kept = ((i, cache.find(entry, patches)) for i, entry in enumerate(entries))
+        found = {i: SlideIndex(*one) for i, one in kept if one is not None}
+    jobs = _Jobs(entries, patches, index, Busy(num_workers))
+    with tqdm(desc=f"Looking into slides ({label})", total=len(entries), initial=len(found), unit="slide") as bar:
+        while missing := [i for i in range(len(entries)) if i not in found]:
+            loader = DataLoader(
+                jobs,
+                None,
+                sampler=missing,
+                num_workers=min(num_workers, len(missing)),
+                collate_fn=as_it_is,
+                generator=torch.Generator(),  # so that iterating draws nothing from the global generator
             )
-    except UserError as error:
-        return error
-    if not len(cells):
-        return UserError(
-            f"Slide {entry.path}: no tissue found (no patch of {patches.size} px at {patches.mpp:g} µm/px is at least "
-            f"{patches.min_tissue:.0%} tissue). Look at the slide; lower --min_tissue if it is really tissue, or take "
-            "the row out of the table."
-        )
-    return cells
+            try:
+                for i, one in watch(loader, jobs.busy):
+                    found[i] = one
+                    if cache is not None and isinstance(one, SlideIndex):
+                        cache.store(entries[i], patches, one.header, one.cells)
+                    bar.update()
+            except WorkerDied as death:
+                if death.item is None:
+                    raise
+                found[death.item] = UserError(f"Slide {entries[death.item].path} cannot be used: {death}")
+                bar.update()
+    return [found[i] for i in range(len(entries))]
+
+
+class _Jobs(Dataset[tuple[int, SlideIndex | UserError]]):
+    """Looking into slides, as a dataset that worker processes go through."""
+
+    def __init__(
+        self,
+        entries: Sequence[SlideEntry],
+        patches: PatchSettings,
+        index: Callable[[SlideEntry, PatchSettings], SlideIndex],
+        busy: Busy,
+    ) -> None:
+        self.entries = entries
+        self.patches = patches
+        self.index = index
+        self.busy = busy
+
+    def __getitem__(self, i: int) -> tuple[int, SlideIndex | UserError]:
+        with self.busy.with_item(i, str(self.entries[i].path)):
+            try:
+                return i, self.index(self.entries[i], self.patches)
+            except UserError as error:
+                return i, error
+            except MemoryError as error:  # what a damaged file claims to hold can be any number
+                return i, UserError(f"Slide {self.entries[i].path} does not fit into memory ({error}); is it damaged?")

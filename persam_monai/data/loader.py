@@ -3,58 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
-from persam_monai.data.dataset import BagDataset, BagKey, SafeItems
+from persam_monai.data.batches import BagBatches, Batch, without
+from persam_monai.data.dataset import BagDataset, BagKey
 from persam_monai.data.randomness import generator_for
+from persam_monai.data.ring import Ring
+from persam_monai.data.workers import Busy, WorkerDied, as_it_is, threads_per_worker, watch
 from persam_monai.errors import UserError
 
-Batch = dict[str, Any]
-
-
-def collate_bags(items: Sequence[dict[str, Any] | UserError]) -> Batch | UserError:
-    """Stack bags of different sizes, with a mask.
-
-    Args:
-        items: items of a :class:`~persam_monai.data.dataset.BagDataset`.
-
-    Returns:
-        ``image`` uint8 ``[B, 3, N, H, W]``, a view of memory laid out ``[B, N, H, W, 3]`` so that the first convolution
-        finds its channels-last layout without a copy; ``mask`` bool ``[B, N]``, true where a patch is;
-        ``clinical`` float32 ``[B, F]``; ``label`` and ``slide`` int64 ``[B]``; ``locations`` int64 ``[B, N, 2]``;
-        ``orientation`` uint8 ``[B, N]``. If an item is an error, that error.
-    """
-    bags = []
-    for item in items:
-        if isinstance(item, UserError):
-            return item
-        bags.append(item)
-    sizes = [len(bag["image"]) for bag in bags]
-    mask = torch.arange(max(sizes)) < torch.tensor(sizes)[:, None]  # [B, N]
-    return {
-        "image": _pad([bag["image"] for bag in bags], max(sizes)).permute(0, 4, 1, 2, 3),  # [B, 3, N, H, W]
-        "mask": mask,
-        "clinical": torch.from_numpy(np.stack([bag["clinical"] for bag in bags])),
-        "label": torch.tensor([bag["label"] for bag in bags], dtype=torch.int64),
-        "slide": torch.tensor([bag["slide"] for bag in bags], dtype=torch.int64),
-        "locations": _pad([bag["locations"] for bag in bags], max(sizes)),
-        "orientation": _pad([bag["orientation"] for bag in bags], max(sizes)),
-    }
-
-
-def _pad(arrays: list[np.ndarray], length: int) -> torch.Tensor:
-    """Stack arrays [n, …] to [B, length, …], filled up with zeros."""
-    if len(arrays) == 1:
-        return torch.from_numpy(np.ascontiguousarray(arrays[0]))[None]
-    stacked = torch.zeros((len(arrays), length, *arrays[0].shape[1:]), dtype=torch.from_numpy(arrays[0]).dtype)
-    for row, array in zip(stacked, arrays, strict=True):
-        row[: len(array)] = torch.from_numpy(np.ascontiguousarray(array))
-    return stacked
+PREFETCHED = 2  # batches that a worker reads ahead
+SLOTS = PREFETCHED + 2  # of memory per worker: what is read ahead, what is being read, what the training holds
 
 
 class EpochSampler(DistributedSampler[BagKey]):
@@ -74,13 +37,17 @@ class EpochSampler(DistributedSampler[BagKey]):
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
+        self.rest: list[BagKey] | None = None  # what is left of an epoch that has to be taken up again
+
+    def order(self) -> list[BagKey]:
+        """All bags of the epoch."""
+        keys = self.bags.keys(self.epoch)
+        if not self.shuffle:
+            return keys
+        return [keys[i] for i in generator_for(self.seed, "order", self.epoch).permutation(len(keys)).tolist()]
 
     def __iter__(self) -> Iterator[BagKey]:
-        keys = self.bags.keys(self.epoch)
-        order = (
-            generator_for(self.seed, "order", self.epoch).permutation(len(keys)) if self.shuffle else range(len(keys))
-        )
-        return (keys[int(i)] for i in order)
+        return iter(self.order() if self.rest is None else self.rest)
 
     def __len__(self) -> int:
         return len(self.bags)
@@ -89,6 +56,9 @@ class EpochSampler(DistributedSampler[BagKey]):
 class BagLoader(DataLoader[Any]):
     """Reads bags in worker processes.
 
+    Where the dataset skips bad slides, a slide leaves the epoch, and all that follow, with the first of its bags that
+    cannot be read: fewer bags come then than ``len()`` said before. A worker that crashes on a slide is replaced.
+
     Args:
         dataset: the bags; call its ``prepare()`` before iterating.
         batch_size: bags in a batch.
@@ -96,6 +66,7 @@ class BagLoader(DataLoader[Any]):
         seed: seed of the order.
         num_workers: worker processes; 0 reads in the calling process.
         pin_memory: page-locked batches, for faster copies to a GPU.
+        threads: decoding threads of each worker; ``None`` divides this machine's cores among the workers.
 
     Raises:
         UserError: on iterating, if a slide cannot be read.
@@ -109,20 +80,56 @@ class BagLoader(DataLoader[Any]):
         seed: int = 0,
         num_workers: int = 0,
         pin_memory: bool = False,
+        threads: int | None = None,
     ) -> None:
+        self.bags = dataset
         super().__init__(
-            SafeItems(dataset),
+            BagBatches(dataset, Busy(num_workers), threads or threads_per_worker(num_workers)),
             batch_size=batch_size,
             sampler=EpochSampler(dataset, shuffle, seed),
             num_workers=num_workers,
-            collate_fn=collate_bags,
+            collate_fn=as_it_is,
             pin_memory=pin_memory,
+            prefetch_factor=PREFETCHED if num_workers else None,
             generator=torch.Generator(),  # so that iterating draws nothing from the global generator
         )
-        self.bags = dataset
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        assert isinstance(self.sampler, EpochSampler)
+        assert self.batch_size is not None
+        rest = self.sampler.order()
+        while True:
+            self.sampler.rest = rest
+            received = 0
+            try:
+                for batch in self._batches():
+                    received += 1
+                    if batch is not None:
+                        yield batch
+                return
+            except WorkerDied as death:
+                if death.item is None:
+                    raise
+                self.bags.skip(death.item, f"Slide {self.bags.entries[death.item].path} cannot be read: {death}")
+                # The borders of the batches stay where they were; the slide's bags are passed over.
+                rest = rest[received * self.batch_size :]
+            finally:
+                self.sampler.rest = None
+
+    def _batches(self) -> Iterator[Batch | None]:
+        """The batches that the sampler names, ``None`` where no bag of a batch can be used."""
+        assert isinstance(self.dataset, BagBatches)
+        ring = self._ring()  # held until the end: the dataset may be given another one in between
+        self.dataset.use(ring)
+        for parcel in watch(self, self.dataset.busy):
+            for slide, problem in parcel.failures:
+                self.bags.skip(slide, UserError(problem))
+            batch = parcel.open()
+            yield None if batch is None else without(batch, self.bags.skipped)
+
+    def _ring(self) -> Ring | None:
+        if not self.num_workers:
+            return None
+        assert self.batch_size is not None
+        side = self.bags.patches.size
+        return Ring(self.num_workers, SLOTS, self.batch_size * self.bags.draw.bag_size * side * side * 3)

@@ -17,6 +17,7 @@ from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, SlideEntry, Split
 from persam_monai.data import BagDataset
 from persam_monai.engines.outputs import make_writable
+from persam_monai.engines.training import report_skipped
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import write_json
 from persam_monai.handlers import MLflowRun, PredictionSaver
@@ -58,7 +59,7 @@ def evaluate(
     """
     _check_same_cohort(card, split.test.schema, provenance)
     with tracking.track():
-        predict(evaluator, network, card, dataset, saver)
+        predict(evaluator, network, card, dataset, saver, tracking)
         assert saver.votes is not None
         metrics = _metrics(saver.votes, split)
         write_json(saver.folder / "metrics.json", metrics)
@@ -71,7 +72,12 @@ def evaluate(
 
 
 def predict(
-    evaluator: SupervisedEvaluator, network: nn.Module, card: ModelCard, dataset: BagDataset, saver: PredictionSaver
+    evaluator: SupervisedEvaluator,
+    network: nn.Module,
+    card: ModelCard,
+    dataset: BagDataset,
+    saver: PredictionSaver,
+    tracking: MLflowRun | None = None,
 ) -> None:
     """Load the model, look for tissue, and let the bags vote. Evaluating and inference share this.
 
@@ -90,7 +96,9 @@ def predict(
             dataset.patches.mpp,
         )
     dataset.prepare()
+    dataset.bad_slides.begin()
     evaluator.run()
+    report_skipped([dataset], tracking)
 
 
 def new_slides(

@@ -21,7 +21,17 @@ from persam_monai.settings import is_no, is_yes
 logger = logging.getLogger(__name__)
 
 # What may differ between the two halves of a resumed training: where it runs, and how much longer.
-FREE_ON_RESUME = frozenset({"num_workers", "device", "max_epochs", "extractor_weights", "extractor_checkpointing"})
+FREE_ON_RESUME = frozenset(
+    {
+        "num_workers",
+        "device",
+        "max_epochs",
+        "extractor_weights",
+        "extractor_checkpointing",
+        "backend",  # all read the same pixels
+        "on_bad_slide",
+    }
+)
 
 
 @dataclass(frozen=True)

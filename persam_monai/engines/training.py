@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ def train(
             load_extractor_weights(network.extractor.backbone, extractor_weights)
         else:
             _go_on_from(checkpoint, trainer, state)
+            for dataset in datasets.values():
+                dataset.bad_slides.restore()
         for dataset in datasets.values():
             dataset.prepare()
         best_so_far = {} if checkpoint is None else folder.best_model_of(checkpoint)
@@ -84,6 +86,8 @@ def train(
             for file, content in best_so_far.items():
                 with replacing(file) as partial:
                     partial.write_bytes(content)
+        for dataset in datasets.values():
+            dataset.bad_slides.begin()
         assignment = assign_folds(cohort, provenance["folds"], provenance["seed"])
         write_folds(cohort, assignment, folder.root / "folds.csv")
         logger.info(
@@ -95,7 +99,20 @@ def train(
         )
         trainer.run()
         tracking.log_file(folder.model.with_suffix(".json"))
+        report_skipped(datasets.values(), tracking)
         logger.info("The best model is %s.", folder.model)
+
+
+def report_skipped(datasets: Iterable[BagDataset], tracking: MLflowRun | None = None) -> None:
+    """Say at the end which slides were skipped: how many in the log, which in MLflow."""
+    lists = {id(dataset.bad_slides): dataset.bad_slides for dataset in datasets}  # parts may share one
+    for bad_slides in lists.values():
+        if bad_slides.skip and tracking is not None:
+            tracking.log_metrics({"skipped_slides": len(bad_slides.skipped)})
+        if bad_slides.skipped:
+            logger.warning("%d slides were skipped; %s lists them.", len(bad_slides.skipped), bad_slides.file)
+            if tracking is not None and bad_slides.file is not None:
+                tracking.log_file(bad_slides.file)
 
 
 def _fit(network: PersAM, loss: PersAMLoss, split: Split) -> None:

@@ -5,10 +5,11 @@ from persam_monai.handlers.best_model import BestModelSaver
 from persam_monai.handlers.checkpoint import LastCheckpoint
 from persam_monai.handlers.mlflow_run import MLflowRun, local_store
 from persam_monai.handlers.predictions import PredictionSaver
-from persam_monai.handlers.running import RaiseErrors, SeedEpochs
+from persam_monai.handlers.running import FollowLoader, RaiseErrors, SeedEpochs
 
 __all__ = [
     "BestModelSaver",
+    "FollowLoader",
     "LastCheckpoint",
     "MLflowRun",
     "PredictionSaver",

@@ -46,6 +46,7 @@ class PredictionSaver:
     def epoch_completed(self, engine: Engine) -> None:
         """Write the files."""
         assert self.votes is not None
+        self.votes.discard(self.dataset.skipped)
         classes = self.dataset.data.classes
         by_slide, by_patient = (self.folder / name for name in PREDICTION_FILES)
         write_predictions(self.votes.slides(), classes, by_slide, "slide")

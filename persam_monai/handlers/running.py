@@ -44,3 +44,38 @@ class SeedEpochs:
     def __call__(self, engine: Engine) -> None:
         """Seed the epoch that begins."""
         torch.manual_seed(int(generator_for(self.seed, "torch", engine.state.epoch).integers(2**63)))
+
+
+class FollowLoader:
+    """Lets an epoch be as long as its loader has batches.
+
+    Ignite takes the length of an epoch from the first one and begins with the data anew when they end sooner; bags
+    would be counted twice when a slide is skipped in the middle of an epoch. Such an epoch ends early instead, and
+    those that follow are shorter. (What gradients had been accumulated for a step that does not come are dropped.)
+    """
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the loader of ``engine``."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.counted)
+        engine.add_event_handler(Events.DATALOADER_STOP_ITERATION, self.stopped)
+
+    def started(self, engine: Engine) -> None:
+        """Take the length from the loader; iterations are counted as if all epochs had had it."""
+        self.batches = 0
+        before, engine.state.epoch_length = engine.state.epoch_length, len(engine.state.dataloader)
+        if before:
+            engine.state.iteration = engine.state.iteration // before * engine.state.epoch_length
+
+    def counted(self, engine: Engine) -> None:
+        """Count a batch."""
+        self.batches += 1
+
+    def stopped(self, engine: Engine) -> None:
+        """End the epoch, unless the data end because a new one has just begun."""
+        if self.batches:
+            engine.state.iteration += engine.state.epoch_length - self.batches
+            engine.terminate_epoch()

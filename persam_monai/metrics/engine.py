@@ -65,6 +65,7 @@ class VoteScore(Metric):
         """The score of the labelled slides or patients."""
         if self.votes is None:
             return float("nan")
+        self.votes.discard(self.dataset.skipped)
         predictions = self.votes.slides() if self.level == "slide" else self.votes.patients()
         return self.score(predictions.labelled)
 
@@ -74,10 +75,12 @@ class SlideLoss(Metric):
 
     Args:
         loss: takes what the network predicts and the labels ``[B]``; must work on one bag.
+        dataset: the bags' dataset; slides that it skips do not count.
     """
 
-    def __init__(self, loss: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, loss: Callable[[Any, torch.Tensor], torch.Tensor], dataset: BagDataset | None = None) -> None:
         self.loss = loss
+        self.dataset = dataset
         super().__init__()
 
     def reset(self) -> None:
@@ -99,5 +102,6 @@ class SlideLoss(Metric):
 
     def compute(self) -> float:
         """The mean; NaN without bags."""
-        means = [sum(losses) / len(losses) for _, losses in sorted(self._losses.items())]
+        skipped = set() if self.dataset is None else self.dataset.skipped
+        means = [sum(losses) / len(losses) for slide, losses in sorted(self._losses.items()) if slide not in skipped]
         return sum(means) / len(means) if means else float("nan")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,11 @@ class Votes:
         votes = F.log_softmax(logits.detach().double(), dim=1).cpu().numpy()  # [B, C]
         for slide, vote in zip(slides.tolist(), votes, strict=True):
             self._log_probabilities[slide].append(vote)
+
+    def discard(self, slides: Iterable[int]) -> None:
+        """Forget the votes of slides, by index, that turned out to be damaged: part of a slide has no prediction."""
+        for slide in slides:
+            self._log_probabilities[slide].clear()
 
     def slides(self) -> Predictions:
         """One prediction for each slide that has a vote, in the cohort's order."""

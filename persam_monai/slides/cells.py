@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where patches may lie: a grid of cells over the tissue, each large enough for one patch."""
+"""Where patches may lie: cells over the tissue, each of which gives one patch at a time."""
 
 from __future__ import annotations
 
@@ -9,48 +9,94 @@ from dataclasses import dataclass
 import numpy as np
 
 from persam_monai.errors import UserError
+from persam_monai.slides.packed import PackedMask
 from persam_monai.slides.slide import Slide
 from persam_monai.slides.tissue import TissueMask
 
-SAMPLING = ("snapped", "grid")
+SAMPLING = ("snapped", "uniform", "grid")
+TRIES = 8  # places looked at for one with enough tissue; a cell is half tissue, so all but 1 in 256 succeed
 
 
 @dataclass(frozen=True)
 class PatchCells:
-    """The cells of one slide; a patch drawn from a cell lies inside it.
+    """The cells of one slide. A patch drawn from a cell begins at one of its places.
+
+    Along each axis the places of a cell come in runs of ``run`` neighbouring pixels, ``step`` pixels apart.
 
     Attributes:
-        corners: ``int64 [N, 2]`` upper-left corners (x, y) of the cells in level-0 pixels.
-        slack: ``int64 [N, 2]`` how far a patch may move inside its cell, x and y, in pixels of the level that is read.
+        origins: ``int32 [N, 2]`` the first place (x, y) of each cell, in pixels of the level that is read.
+        choices: ``int32 [N, 2]`` number of places along x and y.
+        run: neighbouring places, x and y.
+        step: pixels from one run's begin to the next one's, x and y.
         downsample: level-0 pixels per pixel of that level, x and y.
+        extent: width and height of a patch in level-0 pixels.
+        tissue: the slide's mask.
+        min_tissue: least share of tissue in a patch, 0..1.
     """
 
-    corners: np.ndarray
-    slack: np.ndarray
+    origins: np.ndarray
+    choices: np.ndarray
+    run: tuple[int, int]
+    step: tuple[int, int]
     downsample: tuple[float, float]
+    extent: tuple[float, float]
+    tissue: PackedMask
+    min_tissue: float
 
     def __len__(self) -> int:
-        return len(self.corners)
+        return len(self.origins)
+
+    @property
+    def corners(self) -> np.ndarray:
+        """Level-0 position ``int64 [N, 2]`` of each cell's first place, x and y."""
+        return np.ceil(self.origins * np.array(self.downsample)).astype(np.int64)
 
     def locate(self, chosen: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Level-0 locations ``[n, 2]`` of one patch in each ``chosen`` cell ``[n]``, at a random place inside it."""
-        moves = generator.integers(0, self.slack[chosen] + 1)  # [n, 2]
-        return self.corners[chosen] + np.ceil(moves * np.array(self.downsample)).astype(np.int64)
+        """Places of one patch in each chosen cell.
+
+        Every place of a cell is equally likely, among those with enough tissue. Where none of eight draws has it, the
+        one with most is taken.
+
+        Args:
+            chosen: ``[n]`` indices of cells.
+            generator: source of chance.
+
+        Returns:
+            ``int64 [n, 2]`` upper-left corners (x, y) in level-0 pixels.
+        """
+        draws = generator.integers(0, self.choices[chosen], size=(TRIES, len(chosen), 2))
+        places = self.origins[chosen] + draws // self.run * self.step + draws % self.run
+        tries = np.ceil(places * np.array(self.downsample)).astype(np.int64)  # [TRIES, n, 2]
+        locations = tries[0]
+        if (self.choices == 1).all():
+            return locations
+        shares = self.tissue.share(locations, self.extent)
+        for candidates in tries[1:]:
+            lacking = np.flatnonzero(shares < self.min_tissue)
+            if not len(lacking):
+                break
+            new = self.tissue.share(candidates[lacking], self.extent)
+            better = new > shares[lacking]
+            locations[lacking[better]], shares[lacking[better]] = candidates[lacking[better]], new[better]
+        return locations
 
 
 def patch_cells(
     slide: Slide, tissue: TissueMask, size: int, mpp: float, sampling: str = "snapped", min_tissue: float = 0.5
 ) -> PatchCells:
-    """Lay a grid over the slide and keep the cells that are tissue.
+    """Lay cells over the slide and keep those that are tissue.
 
     Args:
         slide: an open slide.
         tissue: its tissue mask.
         size: side of a patch in pixels.
         mpp: µm per pixel of a patch.
-        sampling: ``snapped``: a cell is the smallest block of the file's own tiles that holds a patch, so that a patch
-            never costs the decoding of more tiles than it must; ``grid``: a cell is exactly one patch.
-        min_tissue: least share of tissue in a cell, 0..1.
+        sampling: ``snapped``: of all places, those where a patch of s pixels touches only ceil(s / T) of the file's
+            tiles of T pixels along each axis, so that it never costs the decoding of more tiles than it must;
+            ``uniform``: all places; ``grid``: patch beside patch. Where a level has no tiles, ``snapped`` is
+            ``uniform``. Drawn from all cells alike, every place is equally likely, but for cells cut off by the
+            border.
+        min_tissue: least share of tissue in a cell and in a patch, 0..1.
 
     Raises:
         UserError: if ``sampling`` is unknown, or the slide is coarser than ``mpp``.
@@ -59,17 +105,51 @@ def patch_cells(
         raise UserError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLING)}.")
     plan = slide.plan(size, mpp)
     level = slide.levels[plan.level]
-    cell = list(plan.region)
-    if sampling == "snapped":
-        cell = [
-            math.ceil(side / tile) * tile if tile else side for side, tile in zip(plan.region, level.tile, strict=True)
-        ]
-    starts = [
-        np.arange(0, extent - side + 1, step)
-        for extent, side, step in zip(level.dimensions, plan.region, cell, strict=True)
+    axes = [
+        _Axis.of(sampling, side, tile, extent)
+        for side, tile, extent in zip(plan.region, level.tile, level.dimensions, strict=True)
     ]
-    places = np.stack(np.meshgrid(*starts, indexing="xy"), axis=-1).reshape(-1, 2)  # [n, 2], row by row
-    room = np.minimum(cell, np.array(level.dimensions) - places)  # [n, 2]; the last cells are cut off by the border
-    corners = np.ceil(places * np.array(level.downsample)).astype(np.int64)
-    enough = tissue.fraction(corners, room * np.array(level.downsample)) >= min_tissue
-    return PatchCells(corners[enough], (room - np.array(plan.region))[enough], level.downsample)
+    origins = np.stack(np.meshgrid(*(axis.origins for axis in axes), indexing="xy"), axis=-1).reshape(-1, 2)
+    choices = np.stack(np.meshgrid(*(axis.choices for axis in axes), indexing="xy"), axis=-1).reshape(-1, 2)
+    downsample = np.array(level.downsample)
+    pitch = [axis.pitch for axis in axes]
+    room = np.minimum(pitch, np.array(level.dimensions) - origins)  # [n, 2]; the last cells are cut off by the border
+    corners = np.ceil(origins * downsample).astype(np.int64)
+    enough = tissue.fraction(corners, room * downsample) >= min_tissue
+    return PatchCells(
+        origins[enough].astype(np.int32),
+        choices[enough].astype(np.int32),
+        (axes[0].run, axes[1].run),
+        (axes[0].step, axes[1].step),
+        level.downsample,
+        (plan.region[0] * level.downsample[0], plan.region[1] * level.downsample[1]),
+        PackedMask.of(tissue),
+        min_tissue,
+    )
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """The cells along one axis, in pixels of the level."""
+
+    pitch: int  # from one cell's origin to the next one's
+    run: int
+    step: int
+    origins: np.ndarray
+    choices: np.ndarray
+
+    @classmethod
+    def of(cls, sampling: str, side: int, tile: int, extent: int) -> _Axis:
+        """Cells for patches of ``side`` pixels on an axis of ``extent`` pixels with tiles of ``tile``."""
+        if sampling == "grid":
+            pitch, run, step = side, 1, side
+        elif sampling == "uniform" or not tile:
+            pitch, run, step = side, side, side
+        else:
+            tiles = math.ceil(side / tile)
+            pitch, run, step = tiles * tile, tiles * tile - side + 1, tile
+        last = extent - side  # the last place at which a patch still lies in the slide
+        origins = np.arange(0, last + 1, pitch)
+        left = last - origins  # how far the last place is from each origin
+        choices = left // step * run + np.minimum(left % step + 1, run)
+        return cls(pitch, run, step, origins, np.minimum(choices, pitch // step * run))

@@ -3,24 +3,28 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 
-def resample(patches: np.ndarray, size: int) -> np.ndarray:
-    """Bring [N, h, w, 3] to [N, size, size, 3], with anti-aliasing."""
-    pixels = torch.from_numpy(np.ascontiguousarray(patches)).permute(0, 3, 1, 2)  # [N, 3, h, w], channels last
-    small = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-    return small.permute(0, 2, 3, 1).numpy()
+def resample(patches: np.ndarray, out: np.ndarray) -> None:
+    """Shrink patches by averaging over the area that each new pixel covers, which does not alias.
+
+    Args:
+        patches: uint8 ``[N, h, w, 3]``.
+        out: uint8 ``[N, size, size, 3]``, filled; ``size`` is at most h and w.
+    """
+    for patch, place in zip(patches, out, strict=True):
+        cv2.resize(patch, (place.shape[1], place.shape[0]), dst=place, interpolation=cv2.INTER_AREA)
 
 
 def shrink(image: np.ndarray, factor: int) -> np.ndarray:
     """Average blocks of ``factor`` × ``factor`` pixels of [h, w, 3]; the border is repeated to fill the last blocks."""
     if factor == 1:
-        return np.array(image)
+        return image
     height, width = image.shape[:2]
     pad = ((0, -height % factor), (0, -width % factor), (0, 0))
-    padded = np.pad(image, pad, mode="edge")
-    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor, 3)
-    return blocks.mean(axis=(1, 3), dtype=np.float32).round().astype(np.uint8)
+    padded = np.pad(image, pad, mode="edge") if height % factor or width % factor else image
+    size = (padded.shape[1] // factor, padded.shape[0] // factor)
+    small: np.ndarray = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
+    return small

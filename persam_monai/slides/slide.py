@@ -5,27 +5,22 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import openslide
-from cucim.clara import CuImage
 
 from persam_monai.errors import UserError
+from persam_monai.slides.backends import Backend, open_backend
+from persam_monai.slides.header import Level, SlideHeader, read_header
 from persam_monai.slides.resample import resample, shrink
 
 MPP_TOLERANCE = 0.1  # a slide of 0.26 µm/px is read as it is when 0.25 is asked for
-
-
-class Level(NamedTuple):
-    """One resolution of a slide."""
-
-    dimensions: tuple[int, int]  # width, height in pixels of this level
-    downsample: tuple[float, float]  # level-0 pixels per pixel of this level, x and y
-    mpp: tuple[float, float]  # µm per pixel of this level, x and y
-    tile: tuple[int, int]  # width and height of the file's tiles; (0, 0) when the level is not tiled
+RESAMPLED_AT_ONCE = 4  # patches: what is read to be shrunk stays in the processor's cache
+STRIP = 2048  # rows of a level read at once for a thumbnail, about
 
 
 class ReadPlan(NamedTuple):
@@ -39,15 +34,16 @@ class ReadPlan(NamedTuple):
 class Slide:
     """An open whole-slide image.
 
-    OpenSlide reads the metadata (it knows every vendor's way to write the resolution), cuCIM the pixels.
+    May be used by several threads, sent to another process (it is opened anew there) and used in a forked one.
 
     Args:
         path: the slide's file.
         mpp: µm per level-0 pixel, where the cohort table knows better than the file; ``None`` takes the file's own.
+        backend: ``auto``, ``tiles`` (the file's own tiles, one by one), ``cucim`` or ``openslide``.
+        header: what :func:`~persam_monai.slides.header.read_header` returned for this path, if it was called before.
 
     Attributes:
-        levels: resolutions, finest first.
-        mpp: µm per level-0 pixel, x and y.
+        header: levels, and how the pixels are read.
 
     Raises:
         UserError: if the file is missing, cannot be opened as a slide, or has no resolution and ``mpp`` is ``None``.
@@ -57,37 +53,45 @@ class Slide:
         ...     patches = slide.read_patches(np.array([[0, 0]]), size=224, mpp=0.25)  # [1, 224, 224, 3]
     """
 
-    def __init__(self, path: str | os.PathLike[str], mpp: float | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        mpp: float | None = None,
+        backend: str = "auto",
+        header: SlideHeader | None = None,
+    ) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise UserError(f"Slide {self.path} does not exist or is not a file.")
-        properties, dimensions, downsamples = _read_metadata(self.path)
-        self.mpp = _resolution(self.path, properties, mpp)
-        try:
-            self._image = CuImage(str(self.path))
-        except (ValueError, RuntimeError) as error:
-            raise UserError(
-                f"Slide {self.path} cannot be opened by cuCIM ({error}). Expected a tiled TIFF, SVS or Philips TIFF; "
-                "convert it to a tiled pyramidal TIFF."
-            ) from error
-        found = [tuple(size) for size in self._image.resolutions["level_dimensions"]]
-        if found != list(dimensions):
-            raise UserError(
-                f"Slide {self.path}: OpenSlide finds levels of {list(dimensions)} pixels, cuCIM of {found}; patches "
-                "could be read at a wrong magnification. Convert the slide to a tiled pyramidal TIFF."
-            )
-        self.levels = tuple(
-            Level(
-                dimensions=size,
-                downsample=(downsample, downsample),
-                mpp=(self.mpp[0] * downsample, self.mpp[1] * downsample),
-                tile=(
-                    int(properties.get(f"openslide.level[{index}].tile-width", 0)),
-                    int(properties.get(f"openslide.level[{index}].tile-height", 0)),
-                ),
-            )
-            for index, (size, downsample) in enumerate(zip(dimensions, downsamples, strict=True))
-        )
+        self.header = read_header(path, mpp, backend) if header is None else header
+        self._closed = False
+        self._open()
+
+    def _open(self) -> None:
+        self._process = os.getpid()
+        dimensions = [level.dimensions for level in self.levels]
+        downsamples = [level.downsample[0] for level in self.levels]
+        self._own = open_backend(self.header.backend, self.path, dimensions, downsamples, self.header.tables)
+
+    @property
+    def _backend(self) -> Backend:
+        """The open file, of this process: a fork would share its position in the file with its parent."""
+        if self._closed:
+            raise UserError(f"Slide {self.path} is closed.")
+        if self._process != os.getpid():
+            self._open()
+        return self._own
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Slide, (self.path, None, "auto", self.header)
+
+    @property
+    def mpp(self) -> tuple[float, float]:
+        """µm per level-0 pixel, x and y."""
+        return self.header.mpp
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Resolutions, finest first."""
+        return self.header.levels
 
     @property
     def dimensions(self) -> tuple[int, int]:
@@ -117,7 +121,9 @@ class Slide:
             return ReadPlan(level, (size, size), resample=False)
         return ReadPlan(level, (math.ceil(size * scale[0]), math.ceil(size * scale[1])), resample=True)
 
-    def read_patches(self, locations: np.ndarray, size: int, mpp: float, threads: int = 1) -> np.ndarray:
+    def read_patches(
+        self, locations: np.ndarray, size: int, mpp: float, threads: int = 1, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Read patches.
 
         Args:
@@ -125,72 +131,91 @@ class Slide:
             size: side of a patch in pixels.
             mpp: µm per pixel of a patch.
             threads: decoding threads.
+            out: ``uint8 [N, size, size, 3]`` to fill; by default new memory.
 
         Returns:
-            ``uint8 [N, size, size, 3]``, RGB. Outside the slide pixels are white.
+            ``uint8 [N, size, size, 3]``, RGB: ``out`` if it was given. Outside the slide pixels are white.
 
         Raises:
             UserError: if the slide is coarser than ``mpp``, or its pixels cannot be decoded.
         """
         plan = self.plan(size, mpp)
-        patches = self._read(locations, plan.region, plan.level, threads)
-        return resample(patches, size) if plan.resample else patches
+        patches = np.empty((len(locations), size, size, 3), np.uint8) if out is None else out
+        level = self.levels[plan.level]
+        # An epsilon: a location that was made from a pixel of the level must lead back to it.
+        starts = np.floor(np.asarray(locations) / np.array(level.downsample) + 1e-6).astype(np.int64)
+        read = self._read_resampled if plan.resample else self._read
+        backend = self._backend
+        if threads == 1 or backend.own_threads or len(starts) < 2 * threads:
+            read(plan, threads, starts, patches)
+        else:
+            parts = [np.s_[i * len(starts) // threads : (i + 1) * len(starts) // threads] for i in range(threads)]
+            list(_pool(os.getpid(), threads).map(lambda part: read(plan, 1, starts[part], patches[part]), parts))
+        return patches
 
-    def thumbnail(self, mpp: float, strip: int = 2048) -> np.ndarray:
+    def thumbnail(self, mpp: float, threads: int = 1) -> np.ndarray:
         """The whole slide at about ``mpp`` µm per pixel, averaged from the coarsest level that is fine enough.
+
+        A level is read in strips, so that a slide with a single one needs little memory; JPEG tiles are shrunk while
+        they are decoded.
 
         Args:
             mpp: resolution wanted, in µm per pixel; the result may be up to twice as fine.
-            strip: rows read at once, so that a slide with a single level needs no more memory than that.
+            threads: decoding threads.
 
         Returns:
             ``uint8 [H, W, 3]``; the pixel (y, x) covers ``dimensions / (W, H)`` level-0 pixels.
+
+        Raises:
+            UserError: if the pixels cannot be decoded.
         """
         fitting = [i for i, level in enumerate(self.levels) if max(level.mpp) <= mpp]
-        level = fitting[-1] if fitting else 0
-        width, height = self.levels[level].dimensions
-        factor = max(1, int(mpp / max(self.levels[level].mpp)))
-        strip = max(factor, strip - strip % factor)
-        rows = []
-        for top in range(0, height, strip):
-            origin = np.array([[0, math.ceil(top * self.levels[level].downsample[1])]])
-            region = (width, min(strip, height - top))
-            rows.append(shrink(self._read(origin, region, level, threads=2)[0], factor))
-        return np.concatenate(rows)
+        index = fitting[-1] if fitting else 0
+        level, backend = self.levels[index], self._backend
+        factor = max(1, int(mpp / max(level.mpp)))
+        decoding = max(part for part in (1, 2, 4, 8) if part <= min(factor, backend.reducible(index)))
+        factor -= factor % decoding
+        strip = math.lcm(level.tile[1] or 1, factor)
+        strip *= max(1, STRIP // strip)
 
-    def _read(self, locations: np.ndarray, region: tuple[int, int], level: int, threads: int) -> np.ndarray:
-        """Regions at ``level`` as uint8 [N, height, width, 3]."""
-        points = [(int(x), int(y)) for x, y in locations]
-        if not points:
-            return np.empty((0, region[1], region[0], 3), np.uint8)
-        try:
-            if len(points) == 1:
-                pixels = np.asarray(self._image.read_region(points[0], region, level))[None]
-            else:
-                batches = self._image.read_region(
-                    points, region, level, num_workers=threads, batch_size=len(points), prefetch_factor=1
-                )
-                pixels = np.asarray(next(iter(batches)))
-        except (ValueError, RuntimeError) as error:
-            raise UserError(
-                f"Slide {self.path} cannot be decoded at level {level} near {points[0]}: {error}."
-            ) from error
-        return self._whitened(pixels[..., :3], np.array(points), level)
+        def read(top: int) -> np.ndarray:
+            return shrink(backend.read_reduced(top, strip, index, decoding), factor // decoding)
 
-    def _whitened(self, pixels: np.ndarray, points: np.ndarray, level: int) -> np.ndarray:
-        """Regions [N, h, w, 3] with white beyond the slide, which cuCIM leaves black."""
-        starts = np.floor(points / np.array(self.levels[level].downsample)).astype(np.int64)  # [N, 2], of that level
-        ends = np.array(self.levels[level].dimensions) - starts  # [N, 2], where the slide ends inside each region
-        beyond = (starts < 0) | (ends < pixels.shape[2:0:-1])
-        for i in np.flatnonzero(beyond.any(axis=1)):
-            (left, top), (right, bottom) = np.maximum(-starts[i], 0), np.maximum(ends[i], 0)
-            pixels[i, :top] = pixels[i, bottom:] = 255
-            pixels[i, :, :left] = pixels[i, :, right:] = 255
-        return pixels
+        tops = range(0, level.dimensions[1], strip)
+        if threads == 1 or backend.own_threads:
+            return np.concatenate([read(top) for top in tops])
+        return np.concatenate(list(_pool(os.getpid(), threads).map(read, tops)))
+
+    def _read(self, plan: ReadPlan, threads: int, starts: np.ndarray, out: np.ndarray) -> None:
+        """Fill ``out`` [N, h, w, 3] with regions that start at pixels [N, 2] of the plan's level; white beyond it."""
+        height, width = out.shape[1:3]
+        # Where the slide begins and ends inside each region, x and y.
+        begins, ends = -starts, np.array(self.levels[plan.level].dimensions) - starts
+        touching = np.flatnonzero(((begins < (width, height)) & (ends > 0)).all(axis=1))
+        if len(touching) == len(out):
+            self._backend.read(starts, plan.level, out, threads)
+        elif len(touching):
+            some = np.empty((len(touching), *out.shape[1:]), np.uint8)
+            self._backend.read(starts[touching], plan.level, some, threads)
+            out[touching] = some
+        for i in np.flatnonzero(((begins > 0) | (ends < (width, height))).any(axis=1)):
+            (left, top), (right, bottom) = np.maximum(begins[i], 0), np.maximum(ends[i], 0)
+            out[i, :top] = out[i, bottom:] = 255
+            out[i, :, :left] = out[i, :, right:] = 255
+
+    def _read_resampled(self, plan: ReadPlan, threads: int, starts: np.ndarray, out: np.ndarray) -> None:
+        """The same for regions of the plan's size, brought to the size of ``out``."""
+        regions = np.empty((RESAMPLED_AT_ONCE, plan.region[1], plan.region[0], 3), np.uint8)
+        for first in range(0, len(out), RESAMPLED_AT_ONCE):
+            some = np.s_[first : first + RESAMPLED_AT_ONCE]
+            self._read(plan, threads, starts[some], regions[: len(starts[some])])
+            resample(regions[: len(starts[some])], out[some])
 
     def close(self) -> None:
         """Close the file. Reading afterwards fails."""
-        self._image.close()
+        if not self._closed and self._process == os.getpid():
+            self._own.close()
+        self._closed = True
 
     def __enter__(self) -> Slide:
         return self
@@ -201,35 +226,10 @@ class Slide:
         self.close()
 
 
-def _read_metadata(path: Path) -> tuple[dict[str, str], tuple[tuple[int, int], ...], tuple[float, ...]]:
-    """OpenSlide's properties, level dimensions and level downsamples."""
-    try:
-        with openslide.OpenSlide(str(path)) as slide:
-            return dict(slide.properties), slide.level_dimensions, slide.level_downsamples
-    except openslide.OpenSlideUnsupportedFormatError as error:
-        raise UserError(
-            f"Slide {path} is not a whole-slide image that OpenSlide knows. Expected SVS, tiled TIFF or another "
-            "vendor's format; check that the file is complete and that the table names the right one."
-        ) from error
-    except openslide.OpenSlideError as error:
-        raise UserError(f"Slide {path} cannot be opened: {error}. The file may be damaged or cut off.") from error
-
-
-def _resolution(path: Path, properties: dict[str, str], mpp: float | None) -> tuple[float, float]:
-    """µm per level-0 pixel, x and y: the cohort's value if there is one, else the file's."""
-    if mpp is not None:
-        return mpp, mpp
-    try:
-        own = (float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"]))
-    except (KeyError, ValueError):
-        own = (0.0, 0.0)
-    if not all(math.isfinite(value) and value > 0 for value in own):
-        raise UserError(
-            f"Slide {path} does not say how many µm a pixel measures. Add a column mpp to the cohort table with the "
-            "value for this slide (the scanner's manual or the vendor's viewer shows it; 40× is usually near 0.25, "
-            "20× near 0.5)."
-        )
-    return own
+@lru_cache(maxsize=2)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Decoding threads of this process; those of its parent do not live in a forked one."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="decoder")
 
 
 def _round_mpp(value: float) -> float:

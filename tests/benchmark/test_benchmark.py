@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from persam_monai.benchmark import batched_over_single, measure_step, parameters, table
+from persam_monai.benchmark.network import batched_over_single, measure_step, parameters, table
 from tests.bundle.running import ROOT
 
 

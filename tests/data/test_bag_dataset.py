@@ -62,7 +62,7 @@ def test_a_bag_holds_its_slides_pixels_record_and_label(dataset: BagDataset) -> 
         np.testing.assert_array_equal(item["clinical"], entry.clinical)
         assert item["label"] == entry.label
         assert item["slide"] == key.slide
-        assert len(item["image"]) == len(item["orientation"]) == min(6, len(dataset.cells[key.slide]))
+        assert len(item["image"]) == len(item["orientation"]) == dataset.size(key)
 
 
 def test_the_bags_of_an_epoch_are_known_after_looking_for_tissue(cohort: Cohort, dataset: BagDataset) -> None:
@@ -132,7 +132,6 @@ def test_the_order_depends_on_seed_and_epoch_alone(dataset: BagDataset) -> None:
 def test_a_batch_keeps_the_decoders_memory_layout_and_masks_its_padding(dataset: BagDataset) -> None:
     items = [dataset[BagKey(0, 0, 0)], dataset[BagKey(2, 0, 0)]]  # 6 and 4 patches
     batch = collate_bags(items)
-    assert not isinstance(batch, UserError)
     image = batch["image"]
     assert image.shape == (2, 3, 6, 32, 32)
     assert image.dtype == torch.uint8
@@ -152,7 +151,6 @@ def test_a_batch_keeps_the_decoders_memory_layout_and_masks_its_padding(dataset:
 def test_a_single_bag_is_not_copied(dataset: BagDataset) -> None:
     item = dataset[BagKey(0, 0, 0)]
     batch = collate_bags([item])
-    assert isinstance(batch, dict)
     assert batch["image"].permute(0, 2, 3, 4, 1).is_contiguous()
     item["image"][0, 0, 0] = [1, 2, 3]
     assert batch["image"][0, :, 0, 0, 0].tolist() == [1, 2, 3]
@@ -202,7 +200,8 @@ def test_a_slide_that_goes_bad_later_ends_with_its_own_message(
     path.write_bytes(b"gone")
     with pytest.raises(UserError) as caught:
         batches(dataset, num_workers=num_workers)
-    assert str(caught.value).startswith(f"Slide {path} is not a whole-slide image")
+    assert str(caught.value).startswith(f"Slide {path} cannot be decoded")
+    assert "cut off" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +213,8 @@ def test_a_slide_that_goes_bad_later_ends_with_its_own_message(
         ({"mpp": "fine"}, "mpp is 'fine'"),
         ({"mpp": float("nan")}, "mpp is nan"),
         ({"min_tissue": 1.5}, "min_tissue is 1.5"),
-        ({"sampling": "uniform"}, "sampling is 'uniform'"),
+        ({"sampling": "random"}, "sampling is 'random'"),
+        ({"backend": "pillow"}, "backend is 'pillow'"),
     ],
 )
 def test_impossible_patches_are_refused_by_name(cohort: Cohort, settings: dict[str, Any], message: str) -> None:

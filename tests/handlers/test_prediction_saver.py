@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
 from persam_monai.cohort import Cohort
 from persam_monai.data import BagDataset, PatchSettings, RandomBags
@@ -20,16 +20,21 @@ LOGITS = [[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [1.0, 0.0]]
 SLIDES = [0, 1, 2, 0]
 
 
-def predicted(cohort: Cohort, folder: Path) -> None:
+def predicted(cohort: Cohort, folder: Path, skipped: str | None = None) -> None:
+    """Let the bags vote; the slide ``skipped`` is found damaged after all but the last bag have been read."""
+
     def step(engine: Engine, batch: dict[str, Any]) -> dict[str, Any]:
         return {"pred": SimpleNamespace(logits=batch["logits"])}
 
     engine = Engine(step)
-    PredictionSaver(BagDataset(cohort, RandomBags(2, 1), PatchSettings()), str(folder)).attach(engine)
+    dataset = BagDataset(cohort, RandomBags(2, 1), PatchSettings())
+    PredictionSaver(dataset, str(folder)).attach(engine)
     batches = [
         {"slide": torch.tensor([slide]), "logits": torch.tensor([logits])}
         for slide, logits in zip(SLIDES, LOGITS, strict=True)
     ]
+    bad = {i for i, entry in enumerate(cohort.entries) if entry.slide == skipped}
+    engine.add_event_handler(Events.ITERATION_COMPLETED(every=3), lambda: dataset.skipped.update(bad))
     engine.run(batches, max_epochs=2)  # every run of the engine begins anew
 
 
@@ -64,3 +69,18 @@ def test_an_unknown_label_is_empty_and_odd_names_survive(cohort: Cohort, tmp_pat
     slides = rows(tmp_path / "predictions.csv")
     assert {row["label"] for row in slides} == {""}
     assert {row["slide"] for row in slides} == {odd}
+
+
+@pytest.mark.parametrize(("bad", "patients"), [("a.tif", ["P2"]), ("b.tif", ["P1", "P2"])])
+def test_a_slide_that_turns_out_to_be_damaged_has_no_prediction(
+    cohort: Cohort, tmp_path: Path, bad: str, patients: list[str]
+) -> None:
+    predicted(cohort, tmp_path / "all")
+    predicted(cohort, tmp_path / "some", skipped=bad)
+    before, after = (rows(tmp_path / name / "predictions.csv") for name in ("all", "some"))
+    assert after == [row for row in before if row["slide"] != bad]
+    assert [row["patient"] for row in rows(tmp_path / "some" / "patient_predictions.csv")] == patients
+    # Of two slides one is left, which is all that is known of the patient.
+    (second,) = [row for row in rows(tmp_path / "some" / "patient_predictions.csv") if row["patient"] == "P2"]
+    if bad == "b.tif":
+        assert second["FL"] == after[-1]["FL"]

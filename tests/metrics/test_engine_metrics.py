@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from sklearn.metrics import accuracy_score
 
 from persam_monai.cohort import Cohort
@@ -106,3 +106,35 @@ def test_unknown_scores_and_levels_are_refused(dataset: BagDataset) -> None:
         VoteScore(dataset, "acuracy")
     with pytest.raises(UserError, match="level is 'bag'; expected one of slide, patient"):
         VoteScore(dataset, "accuracy", "bag")
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_slides_that_turn_out_to_be_damaged_do_not_count_although_some_of_their_bags_voted(
+    dataset: BagDataset, batches: list[dict[str, Any]], bad: int
+) -> None:
+    run, clean = engine(), engine()
+    for one, bags in ((run, dataset), (clean, BagDataset(dataset.data, dataset.draw, dataset.patches))):
+        VoteScore(bags, "accuracy", "slide").attach(one, "slide")
+        VoteScore(bags, "accuracy", "patient").attach(one, "patient")
+        SlideLoss(cross_entropy, bags).attach(one, "loss")
+    # Found damaged when some bags, not the last ones, have voted.
+    run.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda: dataset.skipped.add(bad))
+    keep = [[i for i, slide in enumerate(batch["slide"].tolist()) if slide != bad] for batch in batches]
+    rest = [{name: field[rows] for name, field in batch.items()} for batch, rows in zip(batches, keep, strict=True)]
+    found, wanted = run.run(batches).metrics, clean.run([batch for batch in rest if len(batch["slide"])]).metrics
+    assert found == pytest.approx(wanted)
+    slides = torch.cat([batch["slide"] for batch in batches])
+    losses = torch.cat([F.cross_entropy(b["logits"], b["label"], reduction="none") for b in batches])
+    means = [losses[slides == i].mean() for i in range(3) if i != bad]
+    assert found["loss"] == pytest.approx(float(torch.stack(means).mean()), rel=1e-6)
+
+
+def test_without_a_dataset_every_slide_counts(dataset: BagDataset, batches: list[dict[str, Any]]) -> None:
+    dataset.skipped.update({0, 1})
+    alone, told = engine(), engine()
+    SlideLoss(cross_entropy).attach(alone, "loss")
+    SlideLoss(cross_entropy, dataset).attach(told, "loss")
+    third = [(batches[1]["logits"][1:2], batches[1]["label"][1:2]), (batches[2]["logits"], batches[2]["label"])]
+    wanted = sum(float(F.cross_entropy(*bag)) for bag in third) / 2
+    assert told.run(batches).metrics["loss"] == pytest.approx(wanted, rel=1e-6)
+    assert alone.run(batches).metrics["loss"] != pytest.approx(wanted, rel=1e-3)

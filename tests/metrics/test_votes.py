@@ -96,3 +96,21 @@ def test_unlabelled_units_are_predicted_but_not_scored() -> None:
 def test_a_patient_is_labelled_by_any_labelled_slide() -> None:
     patients = voted(torch.zeros(3, 2), [0, 1, 2], ["A", "A", "B"], [None, 0, None]).patients()
     assert patients.labels.tolist() == [0, -1]
+
+
+def test_discarded_slides_have_no_prediction_and_leave_the_others_as_they_were() -> None:
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(3))
+    slides, patients, labels = [2, 0, 2, 1, 0, 3], ["A", "B", "A", "C"], [1, 0, 1, 2]
+    votes = voted(logits, slides, patients, labels)
+    votes.discard({0, 1})
+    rest = voted(logits[[0, 2, 5]], [2, 2, 3], patients, labels)
+    assert votes.slides().names == ("s2", "s3")
+    assert votes.patients().names == ("A", "C")  # of A, one slide is left
+    np.testing.assert_array_equal(votes.slides().probabilities, rest.slides().probabilities)
+    np.testing.assert_array_equal(votes.patients().probabilities, rest.patients().probabilities)
+
+
+def test_a_slide_without_votes_may_be_discarded() -> None:
+    votes = voted(torch.eye(2), [0, 2], ["A", "B", "C"], [0, 1, 1])
+    votes.discard([1, 1])
+    assert votes.slides().names == ("s0", "s2")

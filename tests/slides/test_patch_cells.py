@@ -44,17 +44,19 @@ def test_a_patch_reaches_every_place_of_its_cell(slide: Slide) -> None:
     cells = patch_cells(slide, EVERYWHERE, 224, 0.25)
     offsets = drawn(cells, 2000) - cells.corners
     np.testing.assert_array_equal(offsets.min(axis=0), np.zeros((30, 2)))
-    np.testing.assert_array_equal(offsets.max(axis=0), cells.slack)
-    np.testing.assert_array_equal(cells.slack[:6], np.full((6, 2), 32))
-    np.testing.assert_array_equal(cells.slack[-6:, 1], np.full(6, 2))  # 226 − 224
+    np.testing.assert_array_equal(offsets.max(axis=0), cells.choices - 1)
+    np.testing.assert_array_equal(cells.choices[:6], np.full((6, 2), 33))
+    np.testing.assert_array_equal(cells.choices[-6:, 1], np.full(6, 3))  # 226 − 224, and the place itself
 
 
-def test_a_region_larger_than_a_tile_takes_the_smallest_block_of_tiles(slide: Slide) -> None:
+def test_a_region_larger_than_a_tile_never_touches_more_tiles_than_it_must(slide: Slide) -> None:
     cells = patch_cells(slide, EVERYWHERE, 224, 0.5)  # reads 448 pixels: 2 × 2 tiles
     assert len(cells) == 3 * 2
     np.testing.assert_array_equal(cells.corners % 512, np.zeros((6, 2)))
     places = drawn(cells)
-    np.testing.assert_array_equal(places // 512, (places + 447) // 512)
+    np.testing.assert_array_equal((places + 447) // 256 - places // 256, np.ones_like(places))
+    assert (places % 512 >= 256).any()  # it may begin in the cell's second tile, and end in the next cell
+    assert (places + 448 <= [WIDTH, HEIGHT]).all()
 
 
 def test_cells_of_a_coarser_level_are_given_in_level_0_pixels(slide: Slide) -> None:
@@ -73,7 +75,7 @@ def test_a_grid_lays_patch_beside_patch(slide: Slide) -> None:
     np.testing.assert_array_equal(drawn(cells, 1)[0], wanted)
 
 
-@pytest.mark.parametrize("sampling", ["snapped", "grid"])
+@pytest.mark.parametrize("sampling", ["snapped", "grid", "uniform"])
 @pytest.mark.parametrize("least", [0.0, 0.3, 0.5, 1.0])
 def test_only_cells_with_enough_tissue_are_kept(slide: Slide, sampling: str, least: float) -> None:
     step = 256 if sampling == "snapped" else 224
@@ -92,13 +94,16 @@ def test_only_cells_with_enough_tissue_are_kept(slide: Slide, sampling: str, lea
 
 
 def test_an_unknown_sampling_and_missing_detail_are_refused(slide: Slide) -> None:
-    with pytest.raises(UserError, match="'uniform'; expected one of snapped, grid"):
-        patch_cells(slide, EVERYWHERE, 224, 0.25, sampling="uniform")
+    with pytest.raises(UserError, match="'random'; expected one of snapped, uniform, grid"):
+        patch_cells(slide, EVERYWHERE, 224, 0.25, sampling="random")
     with pytest.raises(UserError, match=r"--mpp 0\.25"):
         patch_cells(slide, EVERYWHERE, 224, 0.125)
 
 
-def test_a_slide_smaller_than_a_patch_has_no_cells(tmp_path: Path, picture: Callable[..., np.ndarray]) -> None:
+@pytest.mark.parametrize("sampling", ["snapped", "grid", "uniform"])
+def test_a_slide_smaller_than_a_patch_has_no_cells(
+    tmp_path: Path, picture: Callable[..., np.ndarray], sampling: str
+) -> None:
     write_pyramid(tmp_path / "small.tif", picture(200, 300), mpp=0.25)
     with Slide(tmp_path / "small.tif") as small:
-        assert len(patch_cells(small, TissueMask(np.ones((2, 2), bool), (150, 100)), 224, 0.25)) == 0
+        assert len(patch_cells(small, TissueMask(np.ones((2, 2), bool), (150, 100)), 224, 0.25, sampling)) == 0

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from persam_monai.cohort import Cohort
 from persam_monai.errors import UserError
-from persam_monai.slides import handles, open_slide
+from persam_monai.slides import handles, open_slide, read_header
+from tests.slides.writing import write_slide
 
 PLACE = np.array([[100, 100]])
 
@@ -22,27 +24,27 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_slide_is_opened_once(cohort: Cohort) -> None:
     path = cohort.entries[0].path
-    assert open_slide(path) is open_slide(path)
-    assert open_slide(path, 0.5) is not open_slide(path)
-    assert open_slide(path, 0.5).mpp == (0.5, 0.5)
+    assert open_slide(read_header(path)) is open_slide(read_header(path))
+    assert open_slide(read_header(path, 0.5)) is not open_slide(read_header(path))
+    assert open_slide(read_header(path, 0.5)).mpp == (0.5, 0.5)
 
 
 def test_the_slide_used_longest_ago_is_closed(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handles, "MAX_OPEN", 2)
     paths = [entry.path for entry in cohort]
-    first, second = open_slide(paths[0]), open_slide(paths[1])
-    open_slide(paths[0])
-    open_slide(paths[2])
+    first, second = open_slide(read_header(paths[0])), open_slide(read_header(paths[1]))
+    open_slide(read_header(paths[0]))
+    open_slide(read_header(paths[2]))
     assert first.read_patches(PLACE, 32, 0.25).shape == (1, 32, 32, 3)
     with pytest.raises(UserError):
         second.read_patches(PLACE, 32, 0.25)
-    assert open_slide(paths[0]) is first
-    assert open_slide(paths[1]).read_patches(PLACE, 32, 0.25).shape == (1, 32, 32, 3)
+    assert open_slide(read_header(paths[0])) is first
+    assert open_slide(read_header(paths[1])).read_patches(PLACE, 32, 0.25).shape == (1, 32, 32, 3)
 
 
 def _in_child(path: Path, pipe: Connection) -> None:
-    slide = open_slide(path)
-    others = [owner for owner, _, _ in handles._open]
+    slide = open_slide(read_header(path))
+    others = [owner for owner, *_ in handles._open]
     pipe.send((id(slide), slide.read_patches(PLACE, 32, 0.25), len(set(others))))
 
 
@@ -51,7 +53,7 @@ def test_a_forked_process_opens_its_own_and_leaves_the_parents_alone(
 ) -> None:
     monkeypatch.setattr(handles, "MAX_OPEN", 1)
     path = cohort.entries[0].path
-    ours = open_slide(path)
+    ours = open_slide(read_header(path))
     before = ours.read_patches(PLACE, 32, 0.25)
     receiver, sender = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=_in_child, args=(path, sender))
@@ -64,3 +66,20 @@ def test_a_forked_process_opens_its_own_and_leaves_the_parents_alone(
     assert owners == 1
     np.testing.assert_array_equal(pixels, before)
     np.testing.assert_array_equal(ours.read_patches(PLACE, 32, 0.25), before)
+
+
+def test_open_files_stay_bounded_however_many_slides_are_read(tmp_path: Path) -> None:
+    paths = [
+        write_slide(tmp_path / f"{i}.tif", [np.full((64, 64, 3), i, np.uint8)], "lzw", (64, 64)) for i in range(60)
+    ]
+    before = len(os.listdir("/proc/self/fd"))
+    most = 0
+    for _ in range(2):
+        for i, path in enumerate(paths):
+            assert (open_slide(read_header(path)).read_patches(np.array([[0, 0]]), 64, 0.25) == i).all()
+            most = max(most, len(os.listdir("/proc/self/fd")) - before)
+    assert most == handles.MAX_OPEN
+    assert len(handles._open) == handles.MAX_OPEN
+    for slide in handles._open.values():
+        slide.close()
+    assert len(os.listdir("/proc/self/fd")) == before

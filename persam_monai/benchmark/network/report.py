@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from persam_monai.benchmark.rates import batched_over_single, extractor_over_default, parameters
-from persam_monai.benchmark.steps import NETWORKS, has_torchmil, measure_step
+from persam_monai.benchmark.network.rates import batched_over_single, extractor_over_default, parameters
+from persam_monai.benchmark.network.steps import NETWORKS, has_torchmil, measure_step
 
 PARTS = ("head", "extractor", "memory", "others", "parameters")
 BAGS = ((8, 100), (16, 100), (32, 100), (64, 100))

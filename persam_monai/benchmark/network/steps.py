@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time and memory of a training step, each in a process of its own: ``python -m persam_monai.benchmark.steps``."""
+"""Time and memory of a training step, each in its own process: ``python -m persam_monai.benchmark.network.steps``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def measure_step(network: str, bags: int, patches: int, threads: int = 2, repeat
     Raises:
         RuntimeError: if the process fails; with what it printed.
     """
-    words = [sys.executable, "-m", "persam_monai.benchmark.steps", network]
+    words = [sys.executable, "-m", "persam_monai.benchmark.network.steps", network]
     words += [str(number) for number in (bags, patches, threads, repeats)]
     result = subprocess.run(words, capture_output=True, text=True)
     if result.returncode != 0:

@@ -3,31 +3,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from statistics import median
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from persam_monai.benchmark.turns import alternate
 from persam_monai.losses import PersAMLoss
 from persam_monai.networks import HEADS, PatchExtractor, PersAM, PersAMHead, resnet50_backbone
 
 GROUPS = [18, 10]  # the paper's clinical variables: interview and blood test
 CLASSES = 3
-
-
-def alternate(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each contender, run in turns so that a busy moment of the machine meets them all."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(repeats + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if turn > 0:  # the first turn warms up
-                seconds[name].append(time.perf_counter() - start)
-    return {name: median(values) for name, values in seconds.items()}
 
 
 def batched_over_single(repeats: int = 7, bags: int = 8, patches: int = 100) -> dict[str, float]:

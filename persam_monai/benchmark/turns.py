@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contenders take turns, so that a busy moment of the machine meets them all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+
+def in_turns(contenders: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """Let every contender measure itself, one after another, again and again.
+
+    Args:
+        contenders: each says what it measured: seconds, or a rate.
+        repeats: turns that count; one more, before them, warms up.
+
+    Returns:
+        The median of each.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(repeats + 1):
+        for name, run in contenders.items():
+            value = run()
+            if turn > 0:  # the first turn warms up
+                measured[name].append(value)
+    return {name: median(values) for name, values in measured.items()}
+
+
+def alternate(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each contender, run as :func:`in_turns`."""
+
+    def timed(run: Callable[[], Any]) -> Callable[[], float]:
+        def seconds() -> float:
+            start = time.perf_counter()
+            run()
+            return time.perf_counter() - start
+
+        return seconds
+
+    return in_turns({name: timed(run) for name, run in contenders.items()}, repeats)

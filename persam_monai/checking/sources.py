@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which slides are meant: files, the slides of a folder, or those of a cohort table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from persam_monai.clinical import is_missing, parse_number, shown
+from persam_monai.clinical.cells import CellError
+from persam_monai.cohort import SlideEntry
+from persam_monai.cohort.cohort import TABLE_FILE
+from persam_monai.cohort.problems import Problems
+from persam_monai.cohort.table import Table, TableRow, read_table
+from persam_monai.errors import UserError, did_you_mean, raise_together
+
+SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".dcm")
+
+
+class Source(NamedTuple):
+    """Slides, and where they were found."""
+
+    entries: tuple[SlideEntry, ...]  # without patient, label and record
+    found: str  # a sentence
+
+
+def find_slides(
+    places: Sequence[str | os.PathLike[str]], table: str | None = None, slide_mpp: float | None = None
+) -> Source:
+    """Find slides.
+
+    Of a cohort table the columns ``slide`` and ``mpp`` are read and nothing else: slides can be looked at before the
+    clinical part of a study is in order.
+
+    Args:
+        places: slide files, and folders with a cohort table or with slides.
+        table: name of the table inside the folders; ``None``: ``cohort.csv`` where there is one.
+        slide_mpp: µm per level-0 pixel of slides that stand in no table, in place of what the files say.
+
+    Returns:
+        Each slide once, in the order found. Files that do not exist are among them: that is a slide's problem.
+
+    Raises:
+        UserError: if a folder is missing or has neither table nor slides, or a table cannot be read.
+    """
+    entries: list[SlideEntry] = []
+    found: list[str] = []
+    by_hand = 0
+    for place in map(Path, places):
+        if place.is_dir():
+            some, words = _of_folder(place, table, slide_mpp)
+            entries += some
+            found.append(words)
+        elif not place.exists() and place.suffix.lower() not in SUFFIXES:
+            raise UserError(
+                f"{place}: no such file or folder; expected a dataset folder, a folder of slides, or slides."
+            )
+        else:
+            entries.append(_entry(str(place), place, slide_mpp))
+            by_hand += 1
+    if by_hand:
+        found.append(f"{_count(by_hand)} given by hand")
+    once = {entry.path: entry for entry in reversed(entries)}  # the first one stays
+    kept = tuple(entry for entry in entries if once[entry.path] is entry)
+    repeated = len(entries) - len(kept)
+    return Source(kept, "; ".join(found) + (f"; {repeated} named again, looked at once" if repeated else "") + ".")
+
+
+def _of_folder(folder: Path, table: str | None, slide_mpp: float | None) -> tuple[list[SlideEntry], str]:
+    path = folder / (TABLE_FILE if table is None else table)
+    if path.is_file() or table is not None:
+        entries = _of_table(read_table(path))
+        return entries, f"{_count(len(entries))} in {path}"
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    except OSError as error:
+        raise UserError(f"{folder}: the folder cannot be read: {error.strerror}.") from error
+    files = [path for path in files if not path.name.startswith(".")]  # macOS leaves ._a.svs beside a.svs
+    if not files:
+        raise UserError(
+            f"{folder}: found neither {TABLE_FILE} nor slides; expected a dataset folder, or files ending in "
+            f"{', '.join(SUFFIXES)} in it (folders inside it are not searched)."
+        )
+    entries = [_entry(path.name, path, slide_mpp) for path in files]
+    return entries, f"{_count(len(files))} in {folder}, which has no {TABLE_FILE}"
+
+
+def _of_table(table: Table) -> list[SlideEntry]:
+    """The rows' slides, by the same rules as :class:`~persam_monai.cohort.Cohort` has."""
+    problems = Problems()
+    if "slide" not in table.columns:
+        problems.add(
+            None,
+            "slide",
+            f"is missing; the table has {', '.join(table.columns)}.{did_you_mean('slide', table.columns)} Name the "
+            'column with the paths of the slides "slide".',
+        )
+    for column in ("slide", "mpp"):
+        if table.columns.count(column) > 1:
+            problems.add(None, column, f"stands {table.columns.count(column)} times in the header; remove the others.")
+    entries = [] if problems.found else [_of_row(row, table.path.parent, problems) for row in table.rows]
+    raise_together(f"{table.path}: the cohort table needs correcting", problems.lines())
+    return entries
+
+
+def _of_row(row: TableRow, folder: Path, problems: Problems) -> SlideEntry:
+    slide, mpp = row.cells["slide"], row.cells.get("mpp")
+    if is_missing(slide):
+        problems.add(row.line, "slide", f"found {shown(slide)}, expected a value in every row.")
+    value = None
+    if not is_missing(mpp):
+        try:
+            value = parse_number(mpp)
+        except CellError:
+            value = 0.0
+        if value <= 0:
+            expected = "expected micrometres per pixel, such as 0.25, or an empty cell."
+            problems.add(row.line, "mpp", f"found {shown(mpp)}, {expected}")
+    return _entry(slide, folder / slide, value)
+
+
+def _entry(name: str, path: Path, mpp: float | None) -> SlideEntry:
+    path = Path(os.path.abspath(path))  # not resolved: readers look at a link's own name
+    return SlideEntry(name, path, "", None, np.empty(0, np.float32), mpp, None, 0)
+
+
+def _count(slides: int) -> str:
+    return f"{slides} slide{'' if slides == 1 else 's'}"

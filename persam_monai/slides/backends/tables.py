@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a tiled TIFF keeps the tiles of its levels."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+
+from persam_monai.errors import UserError
+
+UNCOMPRESSED, LZW, JPEG, APERIO_JPEG2000_RGB = 1, 5, 7, 33005  # TIFF tag Compression; the last is Aperio's own
+DEFLATE = "deflate"
+COMPRESSIONS = {
+    UNCOMPRESSED: "uncompressed",
+    LZW: "LZW",
+    JPEG: "JPEG",
+    8: DEFLATE,
+    32946: DEFLATE,
+    APERIO_JPEG2000_RGB: "JPEG 2000",
+}
+RGB, YCBCR = 2, 6  # TIFF tag PhotometricInterpretation
+NO_PREDICTOR, HORIZONTAL = 1, 2  # TIFF tag Predictor; the latter: each sample is the difference from its left one
+TRANSFORMS = {RGB: 0, YCBCR: 1}  # of JPEG's Adobe marker, by TIFF's photometric interpretation
+# A start marker, then the one that says what libjpeg otherwise guesses. Adobe Technical Note 5116: APP14, version 100,
+# two flags, the colour transform.
+HEAD = b"\xff\xd8" + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00%c"
+YCBCR_HEAD = HEAD % TRANSFORMS[YCBCR]
+LARGEST_TILE = 4096**2  # pixels; scanners make 1024² at most, and a garbled tag would ask for all memory
+VENDORS = ("generic-tiff", "aperio")  # others move, overlap or omit tiles in ways of their own
+
+
+class Unsuitable(Exception):
+    """The tiles of this file cannot be read one by one; says why."""
+
+
+class _Contradiction(Exception):
+    """The file's tags cannot all be true; says why."""
+
+
+class TileTable(NamedTuple):
+    """The tiles of one level. The lists of offsets and sizes stay in the file: a slide has 100,000 tiles."""
+
+    dimensions: tuple[int, int]  # width, height of the level in pixels
+    tile: tuple[int, int]  # width, height of a tile in pixels
+    compression: int
+    predictor: int
+    head: bytes  # what a tile's JPEG stream begins with: start marker, colour transform, shared tables
+    offsets: tuple[int, str]  # position in the file and NumPy type of the list of tiles' positions
+    sizes: tuple[int, str]  # the same for the list of tiles' sizes in bytes
+
+    @property
+    def columns(self) -> int:
+        """Tiles in a row."""
+        return -(-self.dimensions[0] // self.tile[0])
+
+    @property
+    def count(self) -> int:
+        """Tiles of the level."""
+        return self.columns * -(-self.dimensions[1] // self.tile[1])
+
+
+def read_tables(path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]) -> tuple[TileTable, ...]:
+    """Find the tiles of every level (TIFF 6.0, sections 15 and 22).
+
+    Args:
+        path: a TIFF.
+        vendor: OpenSlide's ``openslide.vendor``.
+        dimensions: width and height of each level as OpenSlide has them.
+
+    Raises:
+        Unsuitable: if a level is not stored as 8-bit RGB tiles, or the vendor does not simply lay tile beside tile.
+        UserError: if the file says of itself what cannot be.
+    """
+    if vendor not in VENDORS:
+        raise Unsuitable(f"the format is {vendor}")
+    try:
+        with tifffile.TiffFile(path) as file:
+            order = file.byteorder
+            pages = [page for page in file.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
+            by_size = {(page.imagewidth, page.imagelength): page for page in pages}
+            if len(by_size) < len(pages):
+                raise Unsuitable("two pictures in it have the same size")
+            return tuple(_table(by_size.get(size), size, order) for size in dimensions)
+    except _Contradiction as error:
+        raise UserError(
+            f"Slide {path} is damaged: {error}. Copy it anew from where it came from, or take it out of the table."
+        ) from error
+    except (tifffile.TiffFileError, struct.error, ValueError, KeyError, IndexError, TypeError, OSError) as error:
+        raise Unsuitable(f"its TIFF tags cannot be read ({error})") from error
+
+
+def _table(page: tifffile.TiffPage | None, size: tuple[int, int], byteorder: str) -> TileTable:
+    if page is None:
+        raise Unsuitable(f"it has no tiled picture of {size[0]} × {size[1]} pixels")
+    if int(page.compression) not in COMPRESSIONS:
+        raise Unsuitable(f"it is compressed by {getattr(page.compression, 'name', page.compression)}")
+    plain = (page.samplesperpixel, page.bitspersample, int(page.planarconfig)) == (3, 8, 1)
+    photometric = int(page.photometric)
+    if not plain or photometric not in TRANSFORMS or (photometric == YCBCR and page.compression != JPEG):
+        raise Unsuitable("its pixels are not 8-bit RGB")
+    if page.tilewidth * page.tilelength > LARGEST_TILE:
+        raise Unsuitable(f"its tiles are said to have {page.tilewidth} × {page.tilelength} pixels")
+    if int(page.predictor) not in (NO_PREDICTOR, HORIZONTAL):
+        raise Unsuitable(f"its predictor is {int(page.predictor)}")
+    tables = page.jpegtables or b""  # an abbreviated stream of its own, between start and end markers
+    offsets, sizes = page.tags["TileOffsets"], page.tags["TileByteCounts"]
+    table = TileTable(
+        size,
+        (page.tilewidth, page.tilelength),
+        int(page.compression),
+        int(page.predictor),
+        HEAD % TRANSFORMS[photometric] + tables[2:-2] if page.compression == JPEG else b"",
+        _place(offsets, byteorder),
+        _place(sizes, byteorder),
+    )
+    listed = min(offsets.count, sizes.count)
+    if listed < table.count:
+        raise _Contradiction(f"a level of {size[0]} × {size[1]} pixels has {table.count} tiles, and it lists {listed}")
+    return table
+
+
+def _place(tag: tifffile.TiffTag, byteorder: str) -> tuple[int, str]:
+    kind = np.dtype(byteorder + {"H": "u2", "I": "u4", "Q": "u8"}[tag.dataformat[-1]])
+    return int(tag.valueoffset), kind.str

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of a slide once it has been looked into, enough to open it again at no cost."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import openslide
+
+from persam_monai.errors import UserError
+from persam_monai.slides.backends import TileTable, choose_backend
+
+logger = logging.getLogger(__name__)
+
+COARSEST_MPP = 50.0  # no scanner is coarser; image programs write 72 dpi, 353 µm/px, when they do not know
+LARGEST_TILE = 2**28  # pixels; OpenSlide ends the process when it cannot have the memory for one
+
+
+class Level(NamedTuple):
+    """One resolution of a slide."""
+
+    dimensions: tuple[int, int]  # width, height in pixels of this level
+    downsample: tuple[float, float]  # level-0 pixels per pixel of this level, x and y
+    mpp: tuple[float, float]  # µm per pixel of this level, x and y
+    tile: tuple[int, int]  # width and height of the file's tiles; (0, 0) when the level is not tiled
+
+
+class SlideHeader(NamedTuple):
+    """A slide's levels and how its pixels are read. Plain values: it can be sent to another process."""
+
+    path: Path
+    mpp: tuple[float, float]  # µm per level-0 pixel, x and y
+    levels: tuple[Level, ...]  # finest first
+    backend: str  # one of persam_monai.slides.backends.BACKENDS, never "auto"
+    reason: str  # why that one
+    tables: tuple[TileTable, ...]  # of the levels, for the backend "tiles"; else empty
+
+
+def read_header(path: str | os.PathLike[str], mpp: float | None = None, backend: str = "auto") -> SlideHeader:
+    """Look into a slide.
+
+    OpenSlide reads the metadata: it knows every vendor's way to write the resolution.
+
+    Args:
+        path: the slide's file.
+        mpp: µm per level-0 pixel, where the cohort table knows better than the file; ``None`` takes the file's own.
+        backend: one of ``auto``, ``tiles``, ``cucim`` and ``openslide``.
+
+    Raises:
+        UserError: if the file is missing, cannot be opened as a slide or in the way asked for, or has no resolution and
+            ``mpp`` is ``None``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"Slide {path} does not exist or is not a file.")
+    if not os.access(path, os.R_OK):
+        raise UserError(
+            f"Slide {path} may not be read by this user. Ask for the right to read it (ls -l shows whose it is)."
+        )
+    properties, dimensions, downsamples = _read_metadata(path)
+    own = _resolution(path, properties, mpp)
+    name, reason, tables = choose_backend(backend, path, properties.get("openslide.vendor", "unknown"), dimensions)
+    logger.debug("Slide %s is read by %s: %s.", path, name, reason)
+    levels = tuple(
+        Level(
+            dimensions=size,
+            downsample=(downsample, downsample),
+            mpp=(own[0] * downsample, own[1] * downsample),
+            tile=(
+                int(properties.get(f"openslide.level[{index}].tile-width", 0)),
+                int(properties.get(f"openslide.level[{index}].tile-height", 0)),
+            ),
+        )
+        for index, (size, downsample) in enumerate(zip(dimensions, downsamples, strict=True))
+    )
+    for level in levels:
+        if math.prod(level.tile) > LARGEST_TILE:
+            raise UserError(
+                f"Slide {path} says that its tiles have {level.tile[0]} × {level.tile[1]} pixels; the file is damaged. "
+                "Copy it anew from where it came from, or take it out of the table."
+            )
+    return SlideHeader(path, own, levels, name, reason, tables)
+
+
+def header_to_dict(header: SlideHeader) -> dict[str, Any]:
+    """A header as JSON-able values; its path stays out, for a slide's name may be a patient's."""
+    tables = [table._replace(head=table.head.hex()) for table in header.tables]  # type: ignore[arg-type]
+    return {**header._asdict(), "path": None, "tables": tables}
+
+
+def header_from_dict(content: dict[str, Any], path: Path) -> SlideHeader:
+    """The header that :func:`header_to_dict` wrote, after JSON.
+
+    Raises:
+        TypeError, ValueError, KeyError: if the content is not of that form.
+    """
+    levels = tuple(Level(*(_pair(value) for value in level)) for level in content["levels"])
+    tables = tuple(
+        TileTable(_pair(d), _pair(t), int(c), int(p), bytes.fromhex(h), (int(o[0]), str(o[1])), (int(s[0]), str(s[1])))
+        for d, t, c, p, h, o, s in content["tables"]
+    )
+    return SlideHeader(path, _pair(content["mpp"]), levels, str(content["backend"]), str(content["reason"]), tables)
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    first, second = value
+    return first, second
+
+
+def _read_metadata(path: Path) -> tuple[dict[str, str], tuple[tuple[int, int], ...], tuple[float, ...]]:
+    """OpenSlide's properties, level dimensions and level downsamples."""
+    try:
+        with openslide.OpenSlide(str(path)) as slide:
+            return dict(slide.properties), slide.level_dimensions, slide.level_downsamples
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        raise UserError(
+            f"Slide {path} is not a whole-slide image that OpenSlide knows. Expected SVS, tiled TIFF or another "
+            "vendor's format; check that the file is complete and that the table names the right one."
+        ) from error
+    except openslide.OpenSlideError as error:
+        raise UserError(f"Slide {path} cannot be opened: {error}. The file may be damaged or cut off.") from error
+
+
+def _resolution(path: Path, properties: dict[str, str], mpp: float | None) -> tuple[float, float]:
+    """µm per level-0 pixel, x and y: the cohort's value if there is one, else the file's."""
+    if mpp is not None:
+        return mpp, mpp
+    try:
+        own = (float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"]))
+    except (KeyError, ValueError):
+        own = (0.0, 0.0)
+    cure = (
+        "Add a column mpp to the cohort table with the value for this slide, or give --slide_mpp for a single one (the "
+        "scanner's manual or the vendor's viewer shows it; 40× is usually near 0.25, 20× near 0.5)."
+    )
+    if not all(math.isfinite(value) and value > 0 for value in own):
+        raise UserError(f"Slide {path} does not say how many µm a pixel measures. {cure}")
+    if max(own) > COARSEST_MPP:
+        raise UserError(
+            f"Slide {path} says that a pixel measures {max(own):.4g} µm, which no slide scanner makes (programs write "
+            f"72 or 96 dpi when they do not know). {cure}"
+        )
+    return own

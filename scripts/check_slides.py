@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Look at all slides before a training: size, resolution, tissue, patches, and what is wrong with them.
+
+Exit status: 0 if all slides can be used, 1 if any has a problem, 2 if the question itself is not possible.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from pathlib import Path
+
+from fire.parser import DefaultParseValue as as_typed  # reads numbers as the bundle's own command line does
+
+from persam_monai.checking import SUFFIXES, Wanted, check_slides, find_slides, lines, summary, write_table
+from persam_monai.data import IndexCache, PatchSettings, index_home
+from persam_monai.errors import UserError
+from persam_monai.settings import check_settings, or_none
+
+
+def main() -> int:
+    """Parse the command line, look and print."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show must not end this
+    try:
+        return _check(_parser().parse_args())
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+
+
+def _check(asked: argparse.Namespace) -> int:
+    check_settings(vars(asked))
+    patches = PatchSettings(asked.patch_size, asked.mpp, asked.sampling, asked.min_tissue, asked.backend)
+    entries, found = find_slides(asked.places, asked.table, or_none(asked.slide_mpp))
+    print(f"Found {found}", flush=True)
+    cache = None if or_none(asked.index_dir) is None else IndexCache(asked.index_dir)
+    wanted = Wanted(asked.read, asked.pictures, asked.patches, asked.seed)
+    slides = check_slides(entries, patches, wanted, cache, asked.num_workers)
+    print(*lines(slides, "µ" if _shows("µ") else "u"), summary(slides), sep="\n")
+    if asked.csv is not None:
+        write_table(asked.csv, slides)
+    return int(any(slide.problem is not None for slide in slides))
+
+
+def _parser() -> argparse.ArgumentParser:
+    purpose, status = str(__doc__).split("\n\n")
+    parser = argparse.ArgumentParser(
+        description=purpose, epilog=status, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "places",
+        nargs="+",
+        metavar="DATASET_DIR_OR_SLIDES",
+        help=f"a folder with a cohort table, a folder of slides ({' '.join(SUFFIXES)}), or slide files",
+    )
+    parser.add_argument("--table", help="name of the cohort table in the folder; None: cohort.csv if it is there")
+    parser.add_argument("--mpp", type=as_typed, default=0.25, help="µm per pixel of a patch")
+    parser.add_argument("--patch_size", type=as_typed, default=224, help="side of a patch in pixels")
+    parser.add_argument("--sampling", default="snapped", help="snapped, uniform or grid")
+    parser.add_argument("--min_tissue", type=as_typed, default=0.5, help="least share of tissue in a patch")
+    parser.add_argument("--backend", default="auto", help="auto, tiles, cucim or openslide")
+    parser.add_argument(
+        "--slide_mpp", type=as_typed, help="µm per pixel of slides that stand in no table, if the files do not say"
+    )
+    parser.add_argument("--read", action="store_true", help="decode every tile that a patch can touch")
+    parser.add_argument("--pictures", type=Path, help="folder for a picture of each slide, with tissue and patches")
+    parser.add_argument("--patches", type=_count, default=200, help="most patches drawn into a picture")
+    parser.add_argument("--seed", type=as_typed, default=0, help="of the patches that are drawn")
+    parser.add_argument("--csv", type=Path, help="file for the same lines as a table")
+    parser.add_argument("--index_dir", default=index_home(), help="keeps what is found for the training; null: nowhere")
+    parser.add_argument(
+        "--num_workers", type=as_typed, default=len(os.sched_getaffinity(0)), help="processes that look at slides"
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"is {text}; expected a whole number of at least 0")
+    return int(text)
+
+
+def _shows(text: str) -> bool:
+    """Whether the terminal can print a text."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

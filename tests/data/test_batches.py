@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import gc
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from persam_monai.cohort import Cohort
+from persam_monai.data import BadSlides, BagDataset, BagKey, PatchSettings, RandomBags, collate_bags
+from persam_monai.data.batches import BagBatches, Parcel, without
+from persam_monai.data.ring import PAGE, Ring
+from persam_monai.data.workers import Busy
+from persam_monai.errors import UserError
+
+SMALL = PatchSettings(size=32)
+Batch = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def dataset(cohort: Cohort) -> BagDataset:
+    """16, 16 and 4 cells in bags of 6: two, two and one bag."""
+    return BagDataset(cohort, RandomBags(6, 30, seed=5), SMALL, augment=True, seed=5).prepare()
+
+
+@pytest.fixture
+def items(dataset: BagDataset) -> list[dict[str, Any]]:
+    """Bags of slides 0, 2, 1, 2 and 0 with 6, 4, 6, 4 and 6 patches."""
+    keys = [BagKey(0, 1, 0), BagKey(2, 1, 0), BagKey(1, 1, 1), BagKey(2, 2, 0), BagKey(0, 1, 1)]
+    return [dataset[key] for key in keys]
+
+
+def assert_equal(ours: Batch, theirs: Batch) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert ours[name].dtype == theirs[name].dtype
+        assert ours[name].shape == theirs[name].shape, name
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert ours["image"].permute(0, 2, 3, 4, 1).is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("slides", "stay"), [({2}, [0, 2, 4]), ({0}, [1, 2, 3]), ({1}, [0, 1, 3, 4]), ({0, 1}, [1, 3]), ({1, 2}, [0, 4])]
+)
+def test_what_stays_is_the_batch_of_the_other_bags(
+    items: list[dict[str, Any]], slides: set[int], stay: list[int]
+) -> None:
+    batch = collate_bags(items)
+    found = without(batch, slides)
+    assert found is not None
+    assert_equal(found, collate_bags([items[i] for i in stay]))
+
+
+def test_a_batch_of_none_of_the_slides_stays_as_it_is(items: list[dict[str, Any]]) -> None:
+    batch = collate_bags(items)
+    assert without(batch, {7}) is batch
+    assert without(batch, set()) is batch
+    assert without(batch, {0, 1, 2}) is None
+
+
+class FakeWorker:
+    """What a data loader tells its worker."""
+
+    id = 0
+
+
+@pytest.fixture
+def batches(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> BagBatches:
+    """As in a worker process, with a ring of two slots."""
+    dataset = BagDataset(
+        cohort, RandomBags(6, 30, seed=5), SMALL, augment=True, seed=5, bad_slides=BadSlides("skip")
+    ).prepare()
+    made = BagBatches(dataset, Busy(1), threads=1)
+    monkeypatch.setattr("persam_monai.data.batches.get_worker_info", FakeWorker)
+    monkeypatch.setattr("persam_monai.data.workers.get_worker_info", FakeWorker)
+    return made
+
+
+KEYS = [BagKey(0, 1, 0), BagKey(2, 1, 0), BagKey(1, 1, 1)]
+
+
+def test_pixels_travel_by_the_slots_number_alone(batches: BagBatches) -> None:
+    ring = Ring(1, 2, 3 * 6 * 32 * 32 * 3)
+    batches.use(ring)
+    parcel = pickle.loads(pickle.dumps(batches.__getitems__(KEYS)))
+    assert parcel.image is None
+    assert len(pickle.dumps(parcel)) < 3000
+    batch = parcel.open()
+    assert batch is not None
+    assert parcel.open() is batch
+    assert_equal(batch, collate_bags([batches.bags[key] for key in KEYS]))
+
+
+def test_a_parcel_may_be_pinned_and_gives_its_slot_back(batches: BagBatches, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        assert tensor.is_contiguous(), "pinning would change the memory layout"
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    ring = Ring(1, 1, 3 * 6 * 32 * 32 * 3)
+    batches.use(ring)
+    parcel = batches.__getitems__(KEYS)
+    assert parcel.slot is not None
+    assert ring.take(0, 1) is None
+    assert parcel.pin_memory() is parcel
+    gc.collect()
+    assert ring.take(0, 1) == 0, "the slot is free again"
+    ring.array(0, (PAGE,))[:] = 99
+    batch = parcel.open()
+    assert batch is not None
+    assert_equal(batch, collate_bags([batches.bags[key] for key in KEYS]))
+    storages = {tensor.data_ptr() for tensor in pinned}
+    assert {value.data_ptr() for value in batch.values()} == storages, "every field is pinned"
+
+
+def test_a_parcel_without_bags_may_be_pinned() -> None:
+    parcel = Parcel(None, {}, [(1, "damaged")])
+    assert parcel.pin_memory().open() is None
+    assert parcel.failures == [(1, "damaged")]
+
+
+@pytest.mark.parametrize("ring", [True, False])
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_what_can_be_read_of_a_batch_travels_with_what_is_wrong_with_the_rest(
+    batches: BagBatches, monkeypatch: pytest.MonkeyPatch, bad: int, ring: bool
+) -> None:
+    memory = Ring(1, 1, 3 * 6 * 32 * 32 * 3)
+    if ring:
+        batches.use(memory)
+    good = [batches.bags[key] for key in KEYS if key.slide != bad]
+    read = batches.bags.read
+
+    def broken(key: BagKey, *args: Any) -> dict[str, Any]:
+        if key.slide == bad:
+            raise UserError("damaged")
+        return read(key, *args)
+
+    monkeypatch.setattr(batches.bags, "read", broken)
+    parcel = batches.__getitems__(KEYS)
+    assert parcel.failures == [(bad, "damaged")]
+    assert memory.take(0, 1) == 0, "the slot is free"
+    batch = parcel.open()
+    assert batch is not None
+    assert_equal(batch, collate_bags(good))
+
+
+def test_a_batch_is_as_long_as_the_longest_bag_that_could_be_read(
+    batches: BagBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = batches.bags.read
+    wanted = collate_bags([batches.bags[KEYS[1]]])
+
+    def broken(key: BagKey, *args: Any) -> dict[str, Any]:
+        if key.slide == 0:
+            raise UserError("damaged")
+        return read(key, *args)
+
+    monkeypatch.setattr(batches.bags, "read", broken)
+    batch = batches.__getitems__(KEYS[:2]).open()
+    assert batch is not None
+    assert batch["image"].shape[2] == 4
+    assert_equal(batch, wanted)
+
+
+def test_if_no_bag_can_be_read_there_is_no_batch(batches: BagBatches, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Ring(1, 1, 3 * 6 * 32 * 32 * 3)
+    batches.use(memory)
+
+    def broken(key: BagKey, *args: Any) -> dict[str, Any]:
+        raise UserError(f"damaged {key.slide}")
+
+    monkeypatch.setattr(batches.bags, "read", broken)
+    parcel = batches.__getitems__(KEYS)
+    assert parcel.open() is None
+    assert parcel.failures == [(0, "damaged 0"), (2, "damaged 2"), (1, "damaged 1")]
+    assert memory.take(0, 1) == 0
+
+
+def test_slides_that_are_skipped_are_not_read(batches: BagBatches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches.bags, "skipped", {0, 1})
+    wanted = collate_bags([batches.bags[KEYS[1]]])
+    asked: list[BagKey] = []
+    read = batches.bags.read
+
+    def note(key: BagKey, *args: Any) -> dict[str, Any]:
+        asked.append(key)
+        return read(key, *args)
+
+    monkeypatch.setattr(batches.bags, "read", note)
+    batch = batches.__getitems__(KEYS).open()
+    assert batch is not None
+    assert_equal(batch, wanted)
+    assert asked == [KEYS[1]]
+    assert batches.__getitems__([KEYS[0], KEYS[2]]).open() is None
+
+
+def test_padding_is_zero_in_memory_that_was_used_before(batches: BagBatches) -> None:
+    ring = Ring(1, 1, 2 * 6 * 32 * 32 * 3)
+    batches.use(ring)
+    ring.array(0, (ring.size,))[:] = 255
+    batch = batches.__getitems__(KEYS[:2]).open()
+    assert batch is not None
+    assert_equal(batch, collate_bags([batches.bags[key] for key in KEYS[:2]]))
+    assert not batch["image"][1, :, 4:].any()

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from persam_monai.errors import UserError
+from persam_monai.slides import Slide, read_header
+from persam_monai.slides.header import header_from_dict, header_to_dict
+from tests.bundle.running import ROOT
+from tests.slides.writing import noise, overwrite_tags, write_slide
+
+AS_NOBODY = """
+import os, sys
+from persam_monai.errors import UserError
+from persam_monai.slides.header import read_header
+os.setgid(65534), os.setuid(65534)
+try:
+    read_header(sys.argv[1])
+except UserError as error:
+    print(error)
+"""
+
+
+def resolved(path: Path, per_unit: tuple[float, float], unit: str) -> Path:
+    """A slide with resolution tags ``per_unit`` (x, y)."""
+    tifffile.imwrite(
+        path,
+        noise(300, 300),
+        tile=(256, 256),
+        photometric="rgb",
+        resolution=per_unit,
+        resolutionunit=unit,
+        bigtiff=True,
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("per_unit", "unit", "mpp"),
+    [
+        ((40_000, 40_000), "CENTIMETER", (0.25, 0.25)),
+        ((101_600, 101_600), "INCH", (0.25, 0.25)),  # 25,400 µm in an inch
+        ((40_000, 20_000), "CENTIMETER", (0.25, 0.5)),
+        ((50_800, 101_600), "INCH", (0.5, 0.25)),
+        ((10_000 / 0.2456, 10_000 / 0.2456), "CENTIMETER", (0.2456, 0.2456)),
+        ((201, 201), "CENTIMETER", (49.75, 49.75)),
+    ],
+)
+def test_resolution_tags_are_read_in_their_unit(
+    tmp_path: Path, per_unit: tuple[float, float], unit: str, mpp: tuple[float, float]
+) -> None:
+    assert read_header(resolved(tmp_path / "slide.tif", per_unit, unit)).mpp == pytest.approx(mpp, rel=1e-3)
+
+
+@pytest.mark.parametrize("dots", [72, 96, 300])
+def test_a_resolution_of_screens_and_printers_is_refused_with_the_cure(tmp_path: Path, dots: int) -> None:
+    path = resolved(tmp_path / "slide.tif", (dots, dots), "INCH")
+    with pytest.raises(UserError, match=rf"{25400 / dots:.4g} µm, which no slide scanner makes.*column mpp") as caught:
+        read_header(path)
+    assert str(path) in str(caught.value)
+    assert read_header(path, 0.5).mpp == (0.5, 0.5)  # the cure
+
+
+def test_an_absurd_resolution_along_one_axis_is_refused_too(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no slide scanner makes"):
+        read_header(resolved(tmp_path / "slide.tif", (40_000, 28), "CENTIMETER"))
+
+
+def test_a_resolution_of_zero_is_no_resolution(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "slide.tif", [noise(300, 300)])
+    overwrite_tags(path, "XResolution", (0, 1))
+    with pytest.raises(UserError, match=r"does not say how many µm.*column mpp"):
+        read_header(path)
+
+
+def test_the_cohort_tables_resolution_wins(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "slide.tif", [noise(1200, 1200), noise(300, 300)], mpp=(0.25, 0.25))
+    header = read_header(path, 0.4)
+    assert header.mpp == (0.4, 0.4)
+    assert [level.mpp for level in header.levels] == [(0.4, 0.4), (1.6, 1.6)]
+    with Slide(path, mpp=0.4) as slide:
+        assert slide.mpp == (0.4, 0.4)
+        assert slide.plan(100, 0.8).region == (200, 200)
+    with Slide(path, header=header) as slide:
+        assert slide.mpp == (0.4, 0.4)
+
+
+def test_levels_say_how_they_relate_to_the_first(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "slide.tif", [noise(999, 1203), noise(250, 301, 1)], tile=(256, 240))
+    first, second = read_header(path).levels
+    assert (first.dimensions, first.downsample, first.tile) == ((1203, 999), (1.0, 1.0), (256, 240))
+    assert (second.dimensions, second.tile) == ((301, 250), (256, 240))
+    for axis, exact in enumerate((1203 / 301, 999 / 250)):
+        assert second.downsample[axis] == pytest.approx(exact, rel=1e-3)
+        assert second.mpp[axis] == pytest.approx(0.25 * exact, rel=1e-3)
+
+
+@pytest.mark.parametrize("form", ["jpeg 420 shared tables", "lzw predictor", "jpeg2000"])
+def test_a_header_survives_json_and_pickle(tmp_path: Path, form: str) -> None:
+    path = write_slide(tmp_path / "patient 17.tif", [noise(600, 500), noise(150, 125)], form, byteorder="<")
+    header = read_header(path)
+    written = json.dumps(header_to_dict(header))
+    assert "patient 17" not in written  # a slide's name may be a patient's
+    again = header_from_dict(json.loads(written), path)
+    assert again == header == pickle.loads(pickle.dumps(header))
+    with Slide(path) as one, Slide(path, header=again) as other:
+        places = np.array([[0, 0], [300, 200]])
+        np.testing.assert_array_equal(other.read_patches(places, 150, 0.25), one.read_patches(places, 150, 0.25))
+
+
+def test_half_a_header_is_an_error(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "slide.tif", [noise(300, 300)])
+    content = header_to_dict(read_header(path))
+    for key in ("levels", "mpp", "backend", "tables"):
+        with pytest.raises((TypeError, ValueError, KeyError)):
+            header_from_dict({name: value for name, value in content.items() if name != key}, path)
+    for key in ("levels", "mpp", "tables"):
+        with pytest.raises((TypeError, ValueError, KeyError)):
+            header_from_dict({**content, key: [1]}, path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_slide_that_the_user_may_not_read_is_refused(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "slide.tif", [noise(300, 300)])
+    for folder in [path, *path.parents][:-2]:  # up to the temporary folder, others may look, but not at the slide
+        folder.chmod(0o600 if folder == path else 0o755)
+    command = [sys.executable, "-c", AS_NOBODY, str(path)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert found.startswith(f"Slide {path} may not be read by this user. Ask for the right to read it")
+
+
+def test_a_right_that_is_missing_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_slide(tmp_path / "slide.tif", [noise(300, 300)])
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="may not be read by this user"):
+        read_header(path)
