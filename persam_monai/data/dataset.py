@@ -97,6 +97,11 @@ class BagDataset(Dataset[dict[str, Any]]):
             self.skipped = {i for i, entry in enumerate(self.entries) if entry.slide in before}
             for i, problem in problems.items():
                 self.skip(i, problem)
+            if len(self.skipped) == len(self.entries):  # all stand on the list of an earlier part
+                raise UserError(
+                    f"Not one of the {len(self.entries)} slides for {self.label} can be used; {self.bad_slides.file} "
+                    "lists them all. Take off it those that have been mended."
+                )
         return self
 
     def skip(self, slide: int, problem: UserError | str) -> None:

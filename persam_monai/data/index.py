@@ -119,7 +119,7 @@ def index_slides(
                     bar.update()
             except WorkerDied as death:
                 if death.item is None:
-                    raise
+                    raise UserError(f"Slides can no longer be read: {death} Lower --num_workers.") from death
                 found[death.item] = UserError(f"Slide {entries[death.item].path} cannot be used: {death}")
                 bar.update()
     return [found[i] for i in range(len(entries))]

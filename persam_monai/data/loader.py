@@ -109,7 +109,7 @@ class BagLoader(DataLoader[Any]):
                 return
             except WorkerDied as death:
                 if death.item is None:
-                    raise
+                    raise UserError(f"Slides can no longer be read: {death} Lower --num_workers.") from death
                 self.bags.skip(death.item, f"Slide {self.bags.entries[death.item].path} cannot be read: {death}")
                 # The borders of the batches stay where they were; the slide's bags are passed over.
                 rest = rest[received * self.batch_size :]

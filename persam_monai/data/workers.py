@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import DataLoader, get_worker_info
 
 from persam_monai.data.last_words import reading
+
+_raise_deaths: Callable[[int, Any], Any] | None = None  # PyTorch's handler of SIGCHLD
 
 
 class WorkerDied(Exception):
@@ -25,7 +29,7 @@ class WorkerDied(Exception):
     def __init__(self, item: int | None, number: int) -> None:
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         cause = "the system may have run out of memory" if number == signal.SIGKILL else "a library for images crashed"
-        super().__init__(f"the process that was reading it was ended by {name}; {cause}.")
+        super().__init__(f"the process that was reading was ended by {name}; {cause}.")
         self.item = item
 
 
@@ -61,6 +65,10 @@ class Busy:
         item = int(self._items[worker])
         return None if item < 0 else item
 
+    def forget(self, worker: int) -> None:
+        """Let a dead worker's successor begin with nothing."""
+        self._items[worker] = -1
+
 
 def watch(loader: DataLoader[Any], busy: Busy) -> Iterator[Any]:
     """Go through a data loader.
@@ -73,14 +81,49 @@ def watch(loader: DataLoader[Any], busy: Busy) -> Iterator[Any]:
         WorkerDied: if a worker process is ended by a signal.
     """
     iterator = DataLoader.__iter__(loader)
+    workers = getattr(iterator, "_workers", ())
     try:
-        yield from iterator
+        while True:
+            try:
+                with _told_of_deaths(bool(workers)):
+                    item = next(iterator)
+            except StopIteration:
+                return
+            yield item
     except RuntimeError as error:  # of PyTorch's, naming process numbers
-        for number, process in enumerate(getattr(iterator, "_workers", ())):
-            process.join(1)
+        multiprocessing.connection.wait([process.sentinel for process in workers], timeout=1 if workers else 0)
+        for number, process in enumerate(workers):
             if process.exitcode is not None and process.exitcode < 0:
-                raise WorkerDied(busy.of(number), -process.exitcode) from error
+                item = busy.of(number)
+                busy.forget(number)
+                raise WorkerDied(item, -process.exitcode) from error
         raise
+    finally:
+        if workers:  # at once: found by the garbage collector, PyTorch waits five seconds for every worker
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _told_of_deaths(on: bool) -> Iterator[None]:
+    """Let PyTorch raise a worker's death in this block only.
+
+    Its handler of SIGCHLD raises wherever the main thread happens to be, which may be the middle of a training step.
+    """
+    if not on or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    global _raise_deaths
+    current = signal.getsignal(signal.SIGCHLD)
+    if callable(current):  # PyTorch sets it once, with the first loader
+        _raise_deaths = current
+    if _raise_deaths is not None:
+        signal.signal(signal.SIGCHLD, _raise_deaths)
+    try:
+        if _raise_deaths is not None:
+            _raise_deaths(signal.SIGCHLD, None)  # what happened since the last time
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def threads_per_worker(num_workers: int) -> int:

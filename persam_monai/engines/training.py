@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,17 +90,25 @@ def train(
             dataset.bad_slides.begin()
         assignment = assign_folds(cohort, provenance["folds"], provenance["seed"])
         write_folds(cohort, assignment, folder.root / "folds.csv")
-        logger.info(
-            "Training on %d slides (%d bags an epoch) of %d patients, validating on %d slides.",
-            len(split.train),
-            len(datasets["train"]),
-            len(split.train.patients),
-            len(split.validation),
-        )
+        _announce(split.train.classes, datasets["train"], datasets["validation"])
         trainer.run()
         tracking.log_file(folder.model.with_suffix(".json"))
         report_skipped(datasets.values(), tracking)
         logger.info("The best model is %s.", folder.model)
+
+
+def _announce(classes: Sequence[str], train: BagDataset, validation: BagDataset) -> None:
+    """Say what the training goes through, and which classes it will not see because their slides were skipped."""
+    used = [entry for i, entry in enumerate(train.entries) if i not in train.skipped]
+    logger.info(
+        "Training on %d slides (%d bags an epoch) of %d patients, validating on %d slides.",
+        len(used),
+        len(train),
+        len({entry.patient_id for entry in used}),
+        len(validation.entries) - len(validation.skipped),
+    )
+    for label in sorted({entry.label for entry in train.entries if entry.label is not None} - {e.label for e in used}):
+        logger.warning("All training slides of class %s were skipped: the model will not learn it.", classes[label])
 
 
 def report_skipped(datasets: Iterable[BagDataset], tracking: MLflowRun | None = None) -> None:

@@ -120,7 +120,6 @@ def test_a_resumed_training_skips_what_it_skipped_before(
     assert "(training)" not in caplog.text, "what was told before is not told again"
 
 
-@pytest.mark.xfail(strict=True, reason="prepare() does not look whether the list leaves any slide")
 def test_a_training_of_which_no_slide_was_left_cannot_be_resumed(slides: Cohort, tmp_path: Path) -> None:
     before = BadSlides("skip", tmp_path)
     bags = dataset(slides, before).prepare()

@@ -266,7 +266,6 @@ def test_by_default_a_slide_that_ends_its_worker_is_an_error_that_names_both(
     assert str(dataset.entries[BAD].path) in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="PyTorch tells of a death wherever the main thread is")
 def test_a_worker_may_die_while_the_training_computes(slides: Path, schema: ClinicalSchema) -> None:
     dataset = bags_of(slides, schema, BadSlides("skip"))
     wanted = wanted_names(dataset, 0, {0, 2, 3})

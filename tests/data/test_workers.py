@@ -63,7 +63,6 @@ def test_a_dead_workers_last_item_is_known(num_workers: int, number: int) -> Non
     assert ("crashed" in str(caught.value)) == (number != signal.SIGKILL)
 
 
-@pytest.mark.xfail(strict=True, reason="the note stays, and the successor's death would be put down to it")
 def test_the_successor_of_a_dead_worker_begins_with_nothing() -> None:
     numbers, busy = loader(1, fatal=2)
     with pytest.raises(WorkerDied):

@@ -59,7 +59,7 @@ class TileTable(NamedTuple):
         return -(-self.dimensions[0] // self.tile[0])
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """Tiles of the level."""
         return self.columns * -(-self.dimensions[1] // self.tile[1])
 
@@ -90,7 +90,9 @@ def read_tables(path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]) 
         raise UserError(
             f"Slide {path} is damaged: {error}. Copy it anew from where it came from, or take it out of the table."
         ) from error
-    except (tifffile.TiffFileError, struct.error, ValueError, KeyError, IndexError, TypeError, OSError) as error:
+    except OSError as error:
+        raise Unsuitable(f"it cannot be read as a TIFF ({error.strerror})") from error  # never with its name
+    except (tifffile.TiffFileError, struct.error, ValueError, KeyError, IndexError, TypeError) as error:
         raise Unsuitable(f"its TIFF tags cannot be read ({error})") from error
 
 
@@ -119,8 +121,8 @@ def _table(page: tifffile.TiffPage | None, size: tuple[int, int], byteorder: str
         _place(sizes, byteorder),
     )
     listed = min(offsets.count, sizes.count)
-    if listed < table.count:
-        raise _Contradiction(f"a level of {size[0]} × {size[1]} pixels has {table.count} tiles, and it lists {listed}")
+    if listed < table.number:
+        raise _Contradiction(f"a level of {size[0]} × {size[1]} pixels has {table.number} tiles, and it lists {listed}")
     return table
 
 

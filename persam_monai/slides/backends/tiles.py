@@ -113,7 +113,7 @@ class Tiles:
         """Positions and sizes of a level's tiles; read when they are first needed."""
         if level not in self._found:
             table = self.tables[level]
-            self._found[level] = (self._list(table.offsets, table.count), self._list(table.sizes, table.count))
+            self._found[level] = (self._list(table.offsets, table.number), self._list(table.sizes, table.number))
         return self._found[level]
 
     def _list(self, place: tuple[int, str], count: int) -> np.ndarray:
