@@ -18,6 +18,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 from monai.bundle.config_item import ConfigComponent
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+from tqdm import tqdm
 
 from persam_monai.errors import UserError, did_you_mean
 from persam_monai.settings import check_settings, is_null, is_yes
@@ -104,6 +105,8 @@ def _print_user_error(kind: type[BaseException], value: BaseException, traceback
     if error is None:
         sys.__excepthook__(kind, value, traceback)
     else:
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()  # or it is drawn once more, behind the message, when Python ends
         print(f"\nError: {error}", file=sys.stderr)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import defaultdict
@@ -130,5 +131,16 @@ def _scratch(table: TileTable) -> np.ndarray:
     shape = (table.tile[1], table.tile[0], 3)
     found: np.ndarray | None = getattr(_local, "tile", None)
     if found is None or found.shape != shape:
-        found = _local.tile = np.empty(shape, np.uint8)
+        found = _local.tile = off_boundary(shape)
     return found
+
+
+def off_boundary(shape: tuple[int, int, int]) -> np.ndarray:
+    """New memory ``uint8`` whose rows do not begin at multiples of 32 bytes.
+
+    libjpeg-turbo writes rows that do with stores that go past the processor's cache (``vmovntdq`` in its colour
+    conversion), from where they have to be fetched again. Measured: 199 instead of 218 to 236 µs a tile.
+    """
+    memory = np.empty(math.prod(shape) + 64, np.uint8)
+    begin = (16 - memory.ctypes.data) % 32
+    return memory[begin : begin + math.prod(shape)].reshape(shape)
