@@ -102,7 +102,11 @@ def user_error_in(error: BaseException | None) -> UserError | None:
 def _print_user_error(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
     """An excepthook: our own message alone, everything else as Python prints it."""
     error = user_error_in(value)
-    if error is None:
+    if isinstance(value, KeyboardInterrupt):
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()
+        print("\nInterrupted. A training goes on from its last epoch with --resume true.", file=sys.stderr)
+    elif error is None:
         sys.__excepthook__(kind, value, traceback)
     else:
         for bar in list(getattr(tqdm, "_instances", ())):

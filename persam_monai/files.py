@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         ...     partial.write_text("{}")
     """
     place = Path(path)
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    partial = place.with_name(f".{place.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         yield partial

@@ -16,6 +16,7 @@ from persam_monai.settings import check_settings
 logger = logging.getLogger(__name__)
 
 SKIPPED_FILE = "skipped_slides.csv"
+OR_SKIP = "To go on without slides that cannot be read, add --on_bad_slide skip."
 
 
 class SkippedSlide(NamedTuple):
@@ -53,25 +54,54 @@ class BadSlides:
             UserError: the problem, unless slides are skipped.
         """
         if not self.skip:
-            raise problem if isinstance(problem, UserError) else UserError(problem)
+            raise UserError(f"{problem} {OR_SKIP}")
         self.skipped.append(SkippedSlide(part, slide, " ".join(str(problem).split())))
         logger.warning("Skipped slide %s (%s): %s", slide, part, problem)
         if self._writing:
             self._write()
 
-    def begin(self) -> None:
-        """Write the list from now on, in the place of an earlier one."""
+    def begin(self, keep: bool = False) -> None:
+        """Write the list from now on, in the place of an earlier one.
+
+        Args:
+            keep: leave an earlier list where it is as long as there is nothing to write.
+        """
         self._writing = self.file is not None
         if self.skipped:
             self._write()
-        elif self.file is not None:
+        elif self.file is not None and not keep:
             self.file.unlink(missing_ok=True)
 
-    def restore(self) -> None:
-        """Take up the list of an earlier part of the same training."""
-        if self.skip and self.file is not None and self.file.is_file():
-            with self.file.open(newline="", encoding="utf-8") as file:
-                self.skipped = [SkippedSlide(**row) for row in csv.DictReader(file)]
+    def restore(self, folder: str | os.PathLike[str]) -> None:
+        """Take up the list of an earlier part of the same training, if slides are skipped.
+
+        Args:
+            folder: of that part.
+
+        Raises:
+            UserError: if it is not such a list.
+        """
+        file = Path(folder) / SKIPPED_FILE
+        if not self.skip or not file.is_file():
+            return
+        try:
+            with file.open(newline="", encoding="utf-8") as lines:
+                self.skipped = [
+                    SkippedSlide(*(row[name] for name in SkippedSlide._fields)) for row in csv.DictReader(lines)
+                ]
+        except (KeyError, csv.Error, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{file} is not a list of skipped slides ({error}); expected the columns "
+                f"{', '.join(SkippedSlide._fields)}. Mend or remove it; without it all slides are tried again."
+            ) from error
+        if self.skipped:
+            logger.warning(
+                "%d slides that were skipped before stay out: %s. Mended ones come back when their lines are taken out "
+                "of %s.",
+                len(self.skipped),
+                ", ".join(one.slide for one in self.skipped),
+                file,
+            )
 
     def of(self, part: str) -> dict[str, str]:
         """Problem by slide, of what was skipped in one part."""

@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from persam_monai.cohort import Cohort, SlideEntry
-from persam_monai.data.bad_slides import BadSlides
+from persam_monai.data.bad_slides import OR_SKIP, BadSlides
 from persam_monai.data.draws import Draw
 from persam_monai.data.index import PatchSettings, SlideIndex, index_slides
 from persam_monai.data.index_cache import IndexCache
@@ -91,7 +91,9 @@ class BagDataset(Dataset[dict[str, Any]]):
             found = index_slides(self.entries, self.patches, self.label, cache, self.index_workers)
             problems = {i: one for i, one in enumerate(found) if isinstance(one, UserError)}
             if not self.bad_slides.skip:
-                raise_together("Some slides cannot be used", [str(problem) for problem in problems.values()])
+                raise_together(
+                    f"Some slides cannot be used. {OR_SKIP} Problems", [str(one) for one in problems.values()]
+                )
             self._index = [None if isinstance(one, UserError) else one for one in found]
             before = self.bad_slides.of(self.label)
             self.skipped = {i for i, entry in enumerate(self.entries) if entry.slide in before}

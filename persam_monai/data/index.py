@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from persam_monai.cohort import SlideEntry
-from persam_monai.data.index_cache import IndexCache
+from persam_monai.data.index_cache import IndexCache, file_identity
 from persam_monai.data.workers import Busy, WorkerDied, as_it_is, decoding_threads, watch
 from persam_monai.errors import UserError
 from persam_monai.settings import check_settings
@@ -65,6 +65,15 @@ def index_slide(entry: SlideEntry, patches: PatchSettings) -> SlideIndex:
             patches.sampling,
             patches.min_tissue,
         )
+        region = slide.plan(patches.size, patches.mpp)
+        if (
+            min(size - side for size, side in zip(slide.levels[region.level].dimensions, region.region, strict=True))
+            < 0
+        ):
+            raise UserError(
+                f"Slide {entry.path} is smaller than a patch of {patches.size} px at {patches.mpp:g} µm/px. Take the "
+                "row out of the table, or choose another --patch_size."
+            )
         if not len(cells):
             raise UserError(
                 f"Slide {entry.path}: no tissue found (no patch of {patches.size} px at {patches.mpp:g} µm/px is at "
@@ -100,6 +109,7 @@ def index_slides(
     if cache is not None:
         kept = ((i, cache.find(entry, patches)) for i, entry in enumerate(entries))
         found = {i: SlideIndex(*one) for i, one in kept if one is not None}
+    before = [file_identity(entry.path) for entry in entries]
     jobs = _Jobs(entries, patches, index, Busy(num_workers))
     with tqdm(desc=f"Looking into slides ({label})", total=len(entries), initial=len(found), unit="slide") as bar:
         while missing := [i for i in range(len(entries)) if i not in found]:
@@ -112,14 +122,15 @@ def index_slides(
                 generator=torch.Generator(),  # so that iterating draws nothing from the global generator
             )
             try:
-                for i, one in watch(loader, jobs.busy):
+                for i, one in watch(loader, jobs.busy, len(missing)):
                     found[i] = one
                     if cache is not None and isinstance(one, SlideIndex):
-                        cache.store(entries[i], patches, one.header, one.cells)
+                        cache.store(entries[i], patches, one.header, one.cells, before[i])
                     bar.update()
             except WorkerDied as death:
-                if death.item is None:
-                    raise UserError(f"Slides can no longer be read: {death} Lower --num_workers.") from death
+                if not death.its_fault or death.item is None:
+                    slide = "" if death.item is None else f" The slide was {entries[death.item].path}."
+                    raise UserError(f"Slides cannot be looked into: {death}{slide} Lower --num_workers.") from death
                 found[death.item] = UserError(f"Slide {entries[death.item].path} cannot be used: {death}")
                 bar.update()
     return [found[i] for i in range(len(entries))]

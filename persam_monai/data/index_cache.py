@@ -24,13 +24,17 @@ from persam_monai.slides.packed import PackedMask
 logger = logging.getLogger(__name__)
 
 PAIRS = ("run", "step", "downsample", "extent")  # of PatchCells: a value for x and one for y
-FORM = 1  # of the entries and of the way tissue is found; whoever changes either counts on
+FORM = 2  # of the entries and of the way tissue is found; whoever changes either counts on
 
 
-def index_home() -> str:
-    """Where indices are kept by default: ``persam_monai/index`` in the user's cache folder (XDG base directories)."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(home, "persam_monai", "index")
+def index_home() -> str | None:
+    """Where indices are kept by default: ``persam_monai/index`` in the user's cache folder (XDG base directories).
+
+    Returns:
+        ``None`` for a user without a home, such as a container's.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return None if home.startswith("~") else os.path.join(home, "persam_monai", "index")
 
 
 class IndexCache:
@@ -57,7 +61,7 @@ class IndexCache:
         try:
             with np.load(self._file(entry, patches), allow_pickle=False) as stored:
                 about = json.loads(bytes(stored["about"]))
-                if about["identity"] != _identity(entry.path):
+                if about["identity"] != file_identity(entry.path):
                     return None
                 tissue = PackedMask(stored["bits"], int(about["width"]), (about["scale"][0], about["scale"][1]))
                 run, step, downsample, extent = ((about[name][0], about[name][1]) for name in PAIRS)
@@ -71,12 +75,23 @@ class IndexCache:
             logger.debug("The index of %s cannot be read and is made anew: %s", entry.path, error)
             return None
 
-    def store(self, entry: SlideEntry, patches: Any, header: SlideHeader, cells: PatchCells) -> None:
-        """Keep what was found in a slide. Where nothing can be written, that is said once and work goes on."""
-        if not self._writable:
+    def store(
+        self, entry: SlideEntry, patches: Any, header: SlideHeader, cells: PatchCells, identity: list[int] | None = None
+    ) -> None:
+        """Keep what was found in a slide. Where nothing can be written, that is said once and work goes on.
+
+        Args:
+            entry: the slide.
+            patches: what it was looked into with.
+            header: what was found, with ``cells``.
+            cells: what was found, with ``header``.
+            identity: the file's before it was looked into; if it is another now, nothing is kept.
+        """
+        now = file_identity(entry.path)
+        if not self._writable or now is None or now != (identity or now):
             return
         about = {
-            "identity": _identity(entry.path),
+            "identity": now,
             "header": header_to_dict(header),
             "width": cells.tissue.width,
             "scale": cells.tissue.scale,
@@ -99,7 +114,10 @@ class IndexCache:
         return self.folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.npz"
 
 
-def _identity(path: Path) -> list[int]:
-    """Changes when the file does."""
-    status = path.stat()
+def file_identity(path: Path) -> list[int] | None:
+    """Changes when the file does (formats of several files: when that one does); ``None`` if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
     return [status.st_size, status.st_mtime_ns]

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -83,16 +84,19 @@ class BagLoader(DataLoader[Any]):
         threads: int | None = None,
     ) -> None:
         self.bags = dataset
-        super().__init__(
-            BagBatches(dataset, Busy(num_workers), threads or threads_per_worker(num_workers)),
-            batch_size=batch_size,
-            sampler=EpochSampler(dataset, shuffle, seed),
-            num_workers=num_workers,
-            collate_fn=as_it_is,
-            pin_memory=pin_memory,
-            prefetch_factor=PREFETCHED if num_workers else None,
-            generator=torch.Generator(),  # so that iterating draws nothing from the global generator
-        )
+        with warnings.catch_warnings():
+            # More workers than cores: as was asked for.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            super().__init__(
+                BagBatches(dataset, Busy(num_workers), threads or threads_per_worker(num_workers)),
+                batch_size=batch_size,
+                sampler=EpochSampler(dataset, shuffle, seed),
+                num_workers=num_workers,
+                collate_fn=as_it_is,
+                pin_memory=pin_memory,
+                prefetch_factor=PREFETCHED if num_workers else None,
+                generator=torch.Generator(),  # so that iterating draws nothing from the global generator
+            )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         assert isinstance(self.sampler, EpochSampler)
@@ -102,30 +106,39 @@ class BagLoader(DataLoader[Any]):
             self.sampler.rest = rest
             received = 0
             try:
-                for batch in self._batches():
+                for batch in self._batches(rest):
                     received += 1
                     if batch is not None:
                         yield batch
                 return
             except WorkerDied as death:
-                if death.item is None:
-                    raise UserError(f"Slides can no longer be read: {death} Lower --num_workers.") from death
-                self.bags.skip(death.item, f"Slide {self.bags.entries[death.item].path} cannot be read: {death}")
+                slide = death.item
+                if slide is None or not death.its_fault:
+                    raise self._cannot_go_on(death) from death
+                self.bags.skip(slide, f"Slide {self.bags.entries[slide].path} cannot be read: {death}")
                 # The borders of the batches stay where they were; the slide's bags are passed over.
                 rest = rest[received * self.batch_size :]
             finally:
                 self.sampler.rest = None
 
-    def _batches(self) -> Iterator[Batch | None]:
-        """The batches that the sampler names, ``None`` where no bag of a batch can be used."""
+    def _batches(self, keys: Sequence[BagKey]) -> Iterator[Batch | None]:
+        """The batches of ``keys``, which the sampler names; ``None`` where no bag of a batch can be used."""
         assert isinstance(self.dataset, BagBatches)
+        assert self.batch_size is not None
         ring = self._ring()  # held until the end: the dataset may be given another one in between
         self.dataset.use(ring)
-        for parcel in watch(self, self.dataset.busy):
-            for slide, problem in parcel.failures:
-                self.bags.skip(slide, UserError(problem))
-            batch = parcel.open()
-            yield None if batch is None else without(batch, self.bags.skipped)
+        try:
+            for parcel in watch(self, self.dataset.busy, -(-len(keys) // self.batch_size)):
+                for slide, problem in parcel.failures:
+                    self.bags.skip(slide, UserError(problem))
+                batch = parcel.open()
+                yield None if batch is None else without(batch, self.bags.skipped)
+        finally:
+            self.dataset.use(None)
+
+    def _cannot_go_on(self, death: WorkerDied) -> UserError:
+        slide = "" if death.item is None else f" The slide was {self.bags.entries[death.item].path}."
+        return UserError(f"Slides can no longer be read: {death}{slide} Lower --num_workers or --bag_size.")
 
     def _ring(self) -> Ring | None:
         if not self.num_workers:

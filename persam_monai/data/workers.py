@@ -8,7 +8,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,21 +16,34 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from persam_monai.data.last_words import reading
 
-_raise_deaths: Callable[[int, Any], Any] | None = None  # PyTorch's handler of SIGCHLD
+_raise_deaths: Any = None  # PyTorch's handler of SIGCHLD
+_handler_of_others: Any = signal.SIG_DFL
+
+
+# What a library does to a process when it crashes. Others come from outside, such as SIGKILL when memory runs out.
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
 
 
 class WorkerDied(Exception):
-    """A worker process was ended by a signal.
+    """A worker process was ended by a signal, or by a library that called ``exit``.
 
     Attributes:
         item: what it was busy with, or ``None`` if that is not known.
+        its_fault: whether that item may be the cause.
     """
 
-    def __init__(self, item: int | None, number: int) -> None:
-        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-        cause = "the system may have run out of memory" if number == signal.SIGKILL else "a library for images crashed"
-        super().__init__(f"the process that was reading was ended by {name}; {cause}.")
+    def __init__(self, item: int | None, number: int, is_status: bool = False) -> None:
+        if is_status:
+            how = f"ended itself with status {number}; a library for images gave up"
+        else:
+            name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+            cause = (
+                "the system may have run out of memory" if number == signal.SIGKILL else "a library for images crashed"
+            )
+            how = f"was ended by {name}; {cause if number in (*CRASHES, signal.SIGKILL) else 'somebody stopped it'}"
+        super().__init__(f"the process that was reading {how}.")
         self.item = item
+        self.its_fault = item is not None and (is_status or number in CRASHES)
 
 
 class Busy:
@@ -70,33 +83,34 @@ class Busy:
         self._items[worker] = -1
 
 
-def watch(loader: DataLoader[Any], busy: Busy) -> Iterator[Any]:
-    """Go through a data loader.
+def watch(loader: DataLoader[Any], busy: Busy, expected: int) -> Iterator[Any]:
+    """Go through a data loader. Its workers have ended when the last item comes.
 
     Args:
         loader: whose dataset notes in ``busy`` what it does.
         busy: of at least the loader's number of workers.
+        expected: items that will come.
 
     Raises:
-        WorkerDied: if a worker process is ended by a signal.
+        WorkerDied: if a worker process is ended by a signal, or ends itself while it is busy.
     """
+    _remember_handler()
     iterator = DataLoader.__iter__(loader)
     workers = getattr(iterator, "_workers", ())
     try:
-        while True:
-            try:
-                with _told_of_deaths(bool(workers)):
-                    item = next(iterator)
-            except StopIteration:
-                return
+        for left in reversed(range(expected)):
+            with _told_of_deaths(bool(workers)):
+                item = next(iterator)
+            if workers and not left:  # or they wait, and can die, until somebody asks for more
+                iterator._shutdown_workers()  # type: ignore[attr-defined]
             yield item
     except RuntimeError as error:  # of PyTorch's, naming process numbers
         multiprocessing.connection.wait([process.sentinel for process in workers], timeout=1 if workers else 0)
         for number, process in enumerate(workers):
-            if process.exitcode is not None and process.exitcode < 0:
-                item = busy.of(number)
+            item, code = busy.of(number), process.exitcode
+            if code is not None and (code < 0 or (code > 0 and item is not None)):
                 busy.forget(number)
-                raise WorkerDied(item, -process.exitcode) from error
+                raise WorkerDied(item, abs(code), is_status=code > 0) from error
         raise
     finally:
         if workers:  # at once: found by the garbage collector, PyTorch waits five seconds for every worker
@@ -114,7 +128,7 @@ def _told_of_deaths(on: bool) -> Iterator[None]:
         return
     global _raise_deaths
     current = signal.getsignal(signal.SIGCHLD)
-    if callable(current):  # PyTorch sets it once, with the first loader
+    if _is_pytorchs(current):  # which sets it once, with the first loader
         _raise_deaths = current
     if _raise_deaths is not None:
         signal.signal(signal.SIGCHLD, _raise_deaths)
@@ -123,7 +137,19 @@ def _told_of_deaths(on: bool) -> Iterator[None]:
             _raise_deaths(signal.SIGCHLD, None)  # what happened since the last time
         yield
     finally:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, _handler_of_others)
+
+
+def _remember_handler() -> None:
+    """Note whose handler of SIGCHLD stands between the items: the host program's, if it has one."""
+    global _handler_of_others
+    current = signal.getsignal(signal.SIGCHLD)
+    if current is not None and not _is_pytorchs(current):
+        _handler_of_others = current
+
+
+def _is_pytorchs(handler: Any) -> bool:
+    return str(getattr(handler, "__module__", "")).startswith("torch.")
 
 
 def threads_per_worker(num_workers: int) -> int:

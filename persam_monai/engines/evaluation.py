@@ -67,7 +67,7 @@ def evaluate(
             scores = {f"test_{level}_{name}": value for name, value in metrics[level].items() if _is_number(value)}
             tracking.log_metrics(scores)
         tracking.log_file(saver.folder / "metrics.json")
-    logger.info("Wrote %s and metrics.json.", saver.folder / "predictions.csv")
+    logger.info("Wrote %s.", saver.folder / "metrics.json")
     return metrics
 
 
@@ -99,6 +99,7 @@ def predict(
     dataset.bad_slides.begin()
     evaluator.run()
     report_skipped([dataset], tracking)
+    logger.info("Wrote %s.", saver.folder / "predictions.csv")
 
 
 def new_slides(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from persam_monai.data.bad_slides import SKIPPED_FILE
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors
 from persam_monai.handlers.checkpoint import CHECKPOINT, SETTINGS
@@ -28,7 +29,6 @@ FREE_ON_RESUME = frozenset(
         "max_epochs",
         "extractor_weights",
         "extractor_checkpointing",
-        "backend",  # all read the same pixels
         "on_bad_slide",
     }
 )
@@ -73,7 +73,7 @@ class TrainingFolder:
 
     def clear(self) -> None:
         """Remove an earlier training's model, checkpoint and evaluation, and the half-written files of a killed one."""
-        results = [self.root / "evaluation" / name for name in ("metrics.json", *PREDICTION_FILES)]
+        results = [self.root / "evaluation" / name for name in ("metrics.json", SKIPPED_FILE, *PREDICTION_FILES)]
         for file in [self.model, self.checkpoint, *results]:
             file.unlink(missing_ok=True)
             file.with_suffix(".json").unlink(missing_ok=True)

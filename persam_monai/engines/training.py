@@ -77,7 +77,7 @@ def train(
         else:
             _go_on_from(checkpoint, trainer, state)
             for dataset in datasets.values():
-                dataset.bad_slides.restore()
+                dataset.bad_slides.restore(checkpoint.resolve().parent.parent)
         for dataset in datasets.values():
             dataset.prepare()
         best_so_far = {} if checkpoint is None else folder.best_model_of(checkpoint)
@@ -87,7 +87,7 @@ def train(
                 with replacing(file) as partial:
                     partial.write_bytes(content)
         for dataset in datasets.values():
-            dataset.bad_slides.begin()
+            dataset.bad_slides.begin(keep=own)
         assignment = assign_folds(cohort, provenance["folds"], provenance["seed"])
         write_folds(cohort, assignment, folder.root / "folds.csv")
         _announce(split.train.classes, datasets["train"], datasets["validation"])

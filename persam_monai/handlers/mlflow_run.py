@@ -26,6 +26,10 @@ from persam_monai.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+# Those that asked for an end. The exit raised in a signal's handler is lost where Python is in the middle of a fork or
+# of finalising; engines look here after every batch.
+stop_signals: list[int] = []
+
 HOST_TAG, PROCESS_TAG = "persam.host", "persam.process"
 LONGEST_PARAMETER = 500  # characters, MLflow's own limit on some servers
 
@@ -149,7 +153,13 @@ def _stop_on_sigterm() -> Callable[[], None]:
     """
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    stop_signals.clear()
+
+    def stop(number: int, frame: object) -> None:
+        stop_signals.append(number)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
 
     def restore() -> None:
         signal.signal(signal.SIGTERM, before)

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from ignite.engine import Engine, Events
 
 from persam_monai.data import generator_for
+from persam_monai.handlers.mlflow_run import stop_signals
 
 
 class RaiseErrors:
@@ -17,8 +20,14 @@ class RaiseErrors:
     """
 
     def attach(self, engine: Engine) -> None:
-        """Raise what ``engine`` raises."""
+        """Raise what ``engine`` raises, and end it when the process was asked to end."""
         engine.add_event_handler(Events.EXCEPTION_RAISED, self)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_asked)
+
+    def stop_if_asked(self, engine: Engine) -> None:
+        """Exit if a stop signal came whose exit was lost."""
+        if stop_signals:
+            sys.exit(128 + stop_signals[0])
 
     def __call__(self, engine: Engine, error: BaseException) -> None:
         """Raise ``error``."""

@@ -12,7 +12,8 @@ def resample(patches: np.ndarray, out: np.ndarray) -> None:
 
     Args:
         patches: uint8 ``[N, h, w, 3]``.
-        out: uint8 ``[N, size, size, 3]``, filled; ``size`` is at most h and w.
+        out: uint8 ``[N, size, size, 3]``, filled; ``size`` is at most h and w (but for one
+            axis of a slide whose x and y resolutions differ, by the tolerance).
     """
     for patch, place in zip(patches, out, strict=True):
         cv2.resize(patch, (place.shape[1], place.shape[0]), dst=place, interpolation=cv2.INTER_AREA)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from persam_monai.slides.resample import resample, shrink
 MPP_TOLERANCE = 0.1  # a slide of 0.26 µm/px is read as it is when 0.25 is asked for
 RESAMPLED_AT_ONCE = 4  # patches: what is read to be shrunk stays in the processor's cache
 STRIP = 2048  # rows of a level read at once for a thumbnail, about
+LONGEST_STRIP = 2048  # rows; of a level of 100,000 pixels 600 MB
 
 
 class ReadPlan(NamedTuple):
@@ -150,7 +152,7 @@ class Slide:
             read(plan, threads, starts, patches)
         else:
             parts = [np.s_[i * len(starts) // threads : (i + 1) * len(starts) // threads] for i in range(threads)]
-            list(_pool(os.getpid(), threads).map(lambda part: read(plan, 1, starts[part], patches[part]), parts))
+            _in_threads(lambda part: read(plan, 1, starts[part], patches[part]), parts, threads)
         return patches
 
     def thumbnail(self, mpp: float, threads: int = 1) -> np.ndarray:
@@ -175,6 +177,8 @@ class Slide:
         factor = max(1, int(mpp / max(level.mpp)))
         decoding = max(part for part in (1, 2, 4, 8) if part <= min(factor, backend.reducible(index)))
         factor -= factor % decoding
+        while factor > decoding and math.lcm(level.tile[1] or 1, factor) > LONGEST_STRIP:
+            factor -= decoding  # 31 rows and tiles of 256 meet every 7,936 rows only, 28 every 1,792
         strip = math.lcm(level.tile[1] or 1, factor)
         strip *= max(1, STRIP // strip)
 
@@ -184,7 +188,7 @@ class Slide:
         tops = range(0, level.dimensions[1], strip)
         if threads == 1 or backend.own_threads:
             return np.concatenate([read(top) for top in tops])
-        return np.concatenate(list(_pool(os.getpid(), threads).map(read, tops)))
+        return np.concatenate(_in_threads(read, tops, threads))
 
     def _read(self, plan: ReadPlan, threads: int, starts: np.ndarray, out: np.ndarray) -> None:
         """Fill ``out`` [N, h, w, 3] with regions that start at pixels [N, 2] of the plan's level; white beyond it."""
@@ -224,6 +228,16 @@ class Slide:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], threads: int) -> list[Any]:
+    """What ``work`` returns for each item; all have ended, well or not, when this returns or raises.
+
+    A thread still at work would write into memory that is somebody else's by then, or read from a closed file.
+    """
+    futures = [_pool(os.getpid(), threads).submit(work, item) for item in items]
+    wait(futures)
+    return [future.result() for future in futures]
 
 
 @lru_cache(maxsize=2)

@@ -108,7 +108,7 @@ def test_a_resumed_training_skips_what_it_skipped_before(
     assert wanted[-1] == {"part": "training", "slide": "b.tif", "problem": "a tile is damaged"}
 
     after = BadSlides("skip", tmp_path)
-    after.restore()
+    after.restore(tmp_path)
     caplog.clear()
     again, other = dataset(slides, after).prepare(), dataset(slides, after, "validation").prepare()
     after.begin()
@@ -128,7 +128,7 @@ def test_a_training_of_which_no_slide_was_left_cannot_be_resumed(slides: Cohort,
     with pytest.raises(UserError, match="Not one"):
         bags.skip(3, "second")
     after = BadSlides("skip", tmp_path)
-    after.restore()
+    after.restore(tmp_path)
     with pytest.raises(UserError, match="Not one of the 5 slides for training"):
         dataset(slides, after).prepare()
 
@@ -138,7 +138,7 @@ def test_whoever_raises_takes_up_no_list(slides: Cohort, tmp_path: Path) -> None
     bad_slides.begin()
     bad_slides.add("training", "a.tif", "damaged")
     strict = BadSlides("raise", tmp_path)
-    strict.restore()
+    strict.restore(tmp_path)
     good = slides.subset([slides.entries[1]])
     assert dataset(good, strict).prepare().skipped == set()
 

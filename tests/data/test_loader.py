@@ -266,6 +266,14 @@ def test_by_default_a_slide_that_ends_its_worker_is_an_error_that_names_both(
     assert str(dataset.entries[BAD].path) in str(caught.value)
 
 
+def test_a_slide_is_not_skipped_because_memory_ran_out(slides: Path, schema: ClinicalSchema) -> None:
+    dataset = bags_of(slides, schema, BadSlides("skip"))
+    dies(dataset, number=signal.SIGKILL)
+    with pytest.raises(UserError, match=r"SIGKILL.*memory.*Lower --num_workers"):
+        epoch(dataset, num_workers=2)
+    assert dataset.skipped == set()
+
+
 def test_a_worker_may_die_while_the_training_computes(slides: Path, schema: ClinicalSchema) -> None:
     dataset = bags_of(slides, schema, BadSlides("skip"))
     wanted = wanted_names(dataset, 0, {0, 2, 3})

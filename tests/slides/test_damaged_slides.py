@@ -198,7 +198,7 @@ def test_the_message_says_what_to_do(damaged: dict[tuple[str, str], Path]) -> No
     in_a_tile, beyond, cut_off, empty = (message for message, *_ in found.values())
     for message in (in_a_tile, beyond):
         assert "tile 1 from the left, 1 from the top (counted from 0) of level 0 is damaged" in message
-        assert "--on_bad_slide skip" in message
+        assert "Copy the slide anew" in message
     assert "it is cut off" in beyond
     assert "cut off" in cut_off or "complete" in cut_off
     assert "check that the file is complete" in empty

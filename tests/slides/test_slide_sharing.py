@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -175,3 +176,19 @@ def test_looking_into_a_slide_leaves_no_file_open(path: Path, tmp_path: Path) ->
         with pytest.raises(UserError):
             read_header(tmp_path / "text.svs")
     assert open_files() == before
+
+
+def test_when_a_thread_fails_the_others_have_ended_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they write into belongs to somebody else afterwards."""
+    ended = []
+
+    def read(self: Slide, plan: object, threads: int, starts: np.ndarray, out: np.ndarray) -> None:
+        if starts[0, 0] == 0:
+            raise UserError("damaged")
+        time.sleep(0.3)
+        ended.append(True)
+
+    monkeypatch.setattr(Slide, "_read", read)
+    with Slide(path) as slide, pytest.raises(UserError, match="damaged"):
+        slide.read_patches(np.arange(6)[:, None] * [1, 0], 32, 0.25, threads=3)
+    assert ended == [True, True]

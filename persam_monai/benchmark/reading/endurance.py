@@ -7,17 +7,17 @@ import multiprocessing
 import os
 import resource
 import time
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from persam_monai.benchmark.reading.loaders import WORKERS
+from persam_monai.benchmark.reading.loaders import WORKERS, RepeatedBags
 from persam_monai.benchmark.reading.sparse import write_sparse_slide
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, SlideEntry
-from persam_monai.data import BagDataset, BagLoader, PatchSettings, RandomBags, index_slide
+from persam_monai.data import BagDataset, BagLoader, PatchSettings, index_slide
 from persam_monai.slides import Slide
 
 MIB = 2**20
@@ -45,7 +45,7 @@ def measure_memory(slide: Path, folder: Path, bags: int = BAGS, bag_size: int = 
             os.link(slide, name)
     record = np.empty(0, np.float32)
     entries = tuple(SlideEntry(name.name, name, name.stem, None, record, None, None, 1) for name in names)
-    draw = RandomBags(bag_size, -(-bags // SLIDES))
+    draw = RepeatedBags(bag_size, -(-bags // SLIDES))
     data = BagDataset(Cohort(entries, schema, ""), draw, PatchSettings(), label="memory", index_workers=WORKERS)
     loader = BagLoader(data.prepare(), shuffle=True, num_workers=WORKERS, threads=1)
     seen, files, taken = [], 0, 0
@@ -66,29 +66,27 @@ def measure_memory(slide: Path, folder: Path, bags: int = BAGS, bag_size: int = 
     }
 
 
-def measure_index(folder: Path) -> dict[str, Any]:
+def measure_index(folder: Path, side: int = HUGE) -> dict[str, Any]:
     """Seconds and memory to look into a slide of 100,000 × 100,000 pixels, with lower levels and without.
 
     Args:
         folder: where the slides are made, of few distinct tiles.
+        side: of another one, in pixels.
 
     Returns:
         Seconds and MiB of the process's peak, everything imported included, by the number of levels.
     """
-    found: dict[str, Any] = {"side": HUGE}
+    found: dict[str, Any] = {"side": side}
     for levels in (4, 1):
-        path = folder / f"sparse_{levels}.tiff"
+        path = folder / f"sparse_{side}_{levels}.tiff"
         if not path.exists():
-            write_sparse_slide(path, HUGE, levels=levels)
-        ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        child = multiprocessing.get_context("spawn").Process(target=_look_into, args=(path, theirs))
-        child.start()
-        found[f"levels_{levels}"] = ours.recv()
-        child.join()
+            write_sparse_slide(path, side, levels=levels)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # whose memory is nobody else's
+            found[f"levels_{levels}"] = pool.submit(_look_into, path).result()
     return found
 
 
-def _look_into(path: Path, end: Connection) -> None:
+def _look_into(path: Path) -> dict[str, Any]:
     entry = SlideEntry(path.name, path, path.stem, None, np.empty(0, np.float32), None, None, 1)
     with Slide(path) as slide:
         levels = len(slide.levels)
@@ -96,7 +94,7 @@ def _look_into(path: Path, end: Connection) -> None:
     index = index_slide(entry, PatchSettings())
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
-    end.send({"levels": levels, "index_s": seconds, "peak_mib": peak, "cells": len(index.cells)})
+    return {"levels": levels, "index_s": seconds, "peak_mib": peak, "cells": len(index.cells)}
 
 
 def _memory(process: int) -> int:

@@ -22,20 +22,22 @@ PREFETCH = 2  # batches that each worker runs ahead: PyTorch's default
 MOST_BAGS = 5000  # an end for what could go on for ever
 
 
-class EndlessBags:
+class RepeatedBags:
     """A draw that goes through the slide again and again, so that one small slide gives any number of bags.
 
     Args:
         bag_size: patches in a bag.
+        bags: how many; by default so many that no measurement comes to the end.
     """
 
-    def __init__(self, bag_size: int) -> None:
+    def __init__(self, bag_size: int, bags: int = MOST_BAGS) -> None:
         self.bag_size = bag_size
+        self.bags = bags
         self.once = RandomBags(bag_size, max_bags_per_slide=MOST_BAGS)
 
     def count(self, cells: int) -> int:
-        """Always :data:`MOST_BAGS`."""
-        return MOST_BAGS
+        """Always ``bags``."""
+        return self.bags
 
     def choose(self, cells: int, slide: str, epoch: int, bag: int) -> np.ndarray:
         """The bags of one epoch of :class:`~persam_monai.data.RandomBags`, then those of the next."""
@@ -53,7 +55,7 @@ def slide_bags(path: Path, patches: PatchSettings, bag_size: int = 100) -> BagDa
     record = np.empty(0, np.float32)
     entry = SlideEntry(path.name, path, path.stem, None, record, None, None, 1)
     data = Cohort((entry,), schema, str(path))
-    return BagDataset(data, EndlessBags(bag_size), patches, label=f"{path.name}, {patches.backend}").prepare()
+    return BagDataset(data, RepeatedBags(bag_size), patches, label=f"{path.name}, {patches.backend}").prepare()
 
 
 def bags_rate(bags: BagDataset, count: int) -> float:

@@ -11,10 +11,11 @@ import numpy as np
 from persam_monai.benchmark.reading.decoder import DECODERS, decoding_rate
 from persam_monai.benchmark.reading.effort import Effort
 from persam_monai.benchmark.reading.half import departure, pillow_half, simplejpeg_half
-from persam_monai.benchmark.reading.loaders import bags_rate, monai_rate
+from persam_monai.benchmark.reading.loaders import bags_rate, monai_rate, slide_bags
 from persam_monai.benchmark.reading.processes import Read, rate_in_processes
 from persam_monai.benchmark.reading.regions import cucim_batches, cucim_regions, openslide_regions
 from persam_monai.benchmark.reading.subject import SIZE, Subject
+from persam_monai.data import PatchSettings
 from persam_monai.slides.backends.tiles import off_boundary
 
 BACKENDS = ("tiles", "cucim", "openslide")  # that our loader can be made to use
@@ -57,6 +58,8 @@ def measure_jpeg(subject: Subject, effort: Effort) -> dict[str, Any]:
             contenders[f"cucim_batches_2_threads_{name}_patches_per_s"] = _regions(
                 lambda: cucim_batches(path, SIZE, threads=2), places, 1
             )
+    anywhere = slide_bags(path, PatchSettings(SIZE, subject.mpp, "uniform"), subject.bag_size)
+    contenders["loader_uniform_patches_per_s"] = lambda n: bags_rate(anywhere, effort.batches(n))
     found = _rates(contenders | _decoder(subject) | _loaders(subject, effort), subject, effort)
     if cucim:
         found["ratio_to_monai"] = found[LOADER] / found[MONAI]

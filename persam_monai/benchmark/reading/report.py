@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from persam_monai.benchmark.reading.effort import Effort
-from persam_monai.benchmark.reading.endurance import measure_index, measure_memory
+from persam_monai.benchmark.reading.endurance import BAGS, HUGE, SLIDES, measure_index, measure_memory
 from persam_monai.benchmark.reading.parts import measure_half_scale, measure_jpeg, measure_jpeg2000
 from persam_monai.benchmark.reading.slides import SIDES, jpeg2000_slide, jpeg_slide
 from persam_monai.benchmark.reading.subject import SIZE, Subject, open_subject
@@ -35,9 +35,11 @@ PARTS = {
 }
 
 
-ENDURANCE = {
-    "memory": lambda folder, side: measure_memory(jpeg_slide(folder, side), folder),
-    "index": lambda folder, side: measure_index(folder),
+ENDURANCE: dict[str, Callable[[Path, int, Effort], dict[str, Any]]] = {
+    "memory": lambda folder, side, effort: measure_memory(
+        jpeg_slide(folder, side), folder, BAGS if effort.patches is None else SLIDES * 2, effort.bag_size
+    ),
+    "index": lambda folder, side, effort: measure_index(folder, HUGE if effort.patches is None else side),
 }
 
 
@@ -68,7 +70,7 @@ def measure(
     found: dict[str, Any] = {"machine": _machine(), "settings": _settings(effort)}
     for name in parts:
         if name in ENDURANCE:
-            found[name] = ENDURANCE[name](folder, side)
+            found[name] = ENDURANCE[name](folder, side, effort)
             continue
         made = PARTS[name].make(folder, side)
         found[name] = PARTS[name].measure(open_subject(made, PARTS[name].scale, effort.bag_size), effort)

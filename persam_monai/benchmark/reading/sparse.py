@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -78,10 +79,12 @@ def write_sparse_slide(path: Path, side: int = 100_000, mpp: float = 0.25, facto
         file.write(struct.pack("<2sHHH", b"II", 43, 8, 0))  # BigTIFF: 8-byte offsets
 
 
-def _append(file: object, array: np.ndarray) -> int:
-    """Write an array at the end and return where it begins."""
-    place: int = file.seek(0, 2)  # type: ignore[attr-defined]
-    file.write(array.tobytes())  # type: ignore[attr-defined]
+def _append(file: BinaryIO, array: np.ndarray) -> int:
+    """Write an array at the end and return where it begins; what fits into a tag's eight bytes stands there itself."""
+    if array.nbytes <= 8:
+        return int.from_bytes(array.tobytes(), "little")
+    place = file.seek(0, 2)
+    file.write(array.tobytes())
     return place
 
 

@@ -127,8 +127,7 @@ class OpenSlideRegions:
             except openslide.OpenSlideError as error:
                 raise UserError(
                     f"Slide {self.path} cannot be decoded at level {level} near ({x}, {y}): {error}. Copy the slide "
-                    "anew from where it came from, take it out of the table, or go on without damaged slides by "
-                    "--on_bad_slide skip."
+                    "anew from where it came from, or take it out of the table."
                 ) from error
             region[:] = pixels[..., :3]
             region[pixels[..., 3] == 0] = 255  # where the scanner took no picture

@@ -85,7 +85,7 @@ def read_tables(path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]) 
             by_size = {(page.imagewidth, page.imagelength): page for page in pages}
             if len(by_size) < len(pages):
                 raise Unsuitable("two pictures in it have the same size")
-            return tuple(_table(by_size.get(size), size, order) for size in dimensions)
+            return tuple(_table(by_size.get(size), size, order, vendor) for size in dimensions)
     except _Contradiction as error:
         raise UserError(
             f"Slide {path} is damaged: {error}. Copy it anew from where it came from, or take it out of the table."
@@ -96,7 +96,7 @@ def read_tables(path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]) 
         raise Unsuitable(f"its TIFF tags cannot be read ({error})") from error
 
 
-def _table(page: tifffile.TiffPage | None, size: tuple[int, int], byteorder: str) -> TileTable:
+def _table(page: tifffile.TiffPage | None, size: tuple[int, int], byteorder: str, vendor: str) -> TileTable:
     if page is None:
         raise Unsuitable(f"it has no tiled picture of {size[0]} × {size[1]} pixels")
     if int(page.compression) not in COMPRESSIONS:
@@ -120,6 +120,8 @@ def _table(page: tifffile.TiffPage | None, size: tuple[int, int], byteorder: str
         _place(offsets, byteorder),
         _place(sizes, byteorder),
     )
+    if vendor == "aperio" and 0 in page.databytecounts:
+        raise Unsuitable("a lower level leaves out tiles, which are to be taken from a finer one")
     listed = min(offsets.count, sizes.count)
     if listed < table.number:
         raise _Contradiction(f"a level of {size[0]} × {size[1]} pixels has {table.number} tiles, and it lists {listed}")

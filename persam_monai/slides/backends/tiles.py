@@ -106,8 +106,8 @@ class Tiles:
         except (DamagedTile, OSError, OverflowError) as error:
             raise UserError(
                 f"Slide {self.path} cannot be decoded: tile {column} from the left, {row} from the top (counted from "
-                f"0) of level {level} is damaged: {error}. Copy the slide anew from where it came from, take it out of "
-                "the table, or go on without damaged slides by --on_bad_slide skip."
+                f"0) of level {level} is damaged: {error}. Copy the slide anew from where it came from, or take it out "
+                "of the table."
             ) from error
 
     def _lists(self, level: int) -> tuple[np.ndarray, np.ndarray]:
