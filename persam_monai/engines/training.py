@@ -16,7 +16,7 @@ from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader
 
 from persam_monai.cohort import Cohort, Split, assign_folds, write_folds
-from persam_monai.data import BagDataset, PatchSettings
+from persam_monai.data import BadSlides, BagDataset, PatchSettings
 from persam_monai.engines.outputs import TrainingFolder
 from persam_monai.errors import UserError
 from persam_monai.files import replacing
@@ -76,8 +76,8 @@ def train(
             load_extractor_weights(network.extractor.backbone, extractor_weights)
         else:
             _go_on_from(checkpoint, trainer, state)
-            for dataset in datasets.values():
-                dataset.bad_slides.restore(checkpoint.resolve().parent.parent)
+            for bad_slides in _lists(datasets.values()):
+                bad_slides.restore(checkpoint.resolve().parent.parent)
         for dataset in datasets.values():
             dataset.prepare()
         best_so_far = {} if checkpoint is None else folder.best_model_of(checkpoint)
@@ -86,8 +86,8 @@ def train(
             for file, content in best_so_far.items():
                 with replacing(file) as partial:
                     partial.write_bytes(content)
-        for dataset in datasets.values():
-            dataset.bad_slides.begin(keep=own)
+        for bad_slides in _lists(datasets.values()):
+            bad_slides.begin(keep=own)
         assignment = assign_folds(cohort, provenance["folds"], provenance["seed"])
         write_folds(cohort, assignment, folder.root / "folds.csv")
         _announce(split.train.classes, datasets["train"], datasets["validation"])
@@ -113,14 +113,18 @@ def _announce(classes: Sequence[str], train: BagDataset, validation: BagDataset)
 
 def report_skipped(datasets: Iterable[BagDataset], tracking: MLflowRun | None = None) -> None:
     """Say at the end which slides were skipped: how many in the log, which in MLflow."""
-    lists = {id(dataset.bad_slides): dataset.bad_slides for dataset in datasets}  # parts may share one
-    for bad_slides in lists.values():
+    for bad_slides in _lists(datasets):
         if bad_slides.skip and tracking is not None:
             tracking.log_metrics({"skipped_slides": len(bad_slides.skipped)})
         if bad_slides.skipped:
             logger.warning("%d slides were skipped; %s lists them.", len(bad_slides.skipped), bad_slides.file)
             if tracking is not None and bad_slides.file is not None:
                 tracking.log_file(bad_slides.file)
+
+
+def _lists(datasets: Iterable[BagDataset]) -> list[BadSlides]:
+    """The datasets' lists of bad slides, each once: parts may share one."""
+    return list({id(dataset.bad_slides): dataset.bad_slides for dataset in datasets}.values())
 
 
 def _fit(network: PersAM, loss: PersAMLoss, split: Split) -> None:
