@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -53,27 +54,18 @@ def index_slide(entry: SlideEntry, patches: PatchSettings) -> SlideIndex:
     """Open a slide, look for tissue and lay the cells.
 
     Raises:
-        UserError: if it cannot be opened or decoded, has no resolution, is too coarse, or holds no tissue.
+        UserError: if it cannot be opened or decoded, has no resolution, is too coarse or too small, or holds no tissue.
     """
     with Slide(entry.path, entry.mpp, patches.backend) as slide:
-        slide.plan(patches.size, patches.mpp)  # before the pixels are looked at
-        cells = patch_cells(
-            slide,
-            tissue_mask(slide, threads=decoding_threads()),
-            patches.size,
-            patches.mpp,
-            patches.sampling,
-            patches.min_tissue,
-        )
-        region = slide.plan(patches.size, patches.mpp)
-        if (
-            min(size - side for size, side in zip(slide.levels[region.level].dimensions, region.region, strict=True))
-            < 0
-        ):
+        # What the levels alone forbid, before any pixel is looked at.
+        plan = slide.plan(patches.size, patches.mpp)
+        if (np.array(slide.levels[plan.level].dimensions) < plan.region).any():
             raise UserError(
                 f"Slide {entry.path} is smaller than a patch of {patches.size} px at {patches.mpp:g} µm/px. Take the "
                 "row out of the table, or choose another --patch_size."
             )
+        tissue = tissue_mask(slide, threads=decoding_threads())
+        cells = patch_cells(slide, tissue, patches.size, patches.mpp, patches.sampling, patches.min_tissue)
         if not len(cells):
             raise UserError(
                 f"Slide {entry.path}: no tissue found (no patch of {patches.size} px at {patches.mpp:g} µm/px is at "

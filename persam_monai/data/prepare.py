@@ -16,7 +16,7 @@ def prepare_bags(
     """``prepare_batch`` of MONAI's engines for bags.
 
     Args:
-        batch: what :func:`~persam_monai.data.loader.collate_bags` returns.
+        batch: what :func:`~persam_monai.data.batches.collate_bags` returns.
         device: where to put it.
         non_blocking: copy asynchronously from pinned memory.
         kwargs: further arguments of :meth:`torch.Tensor.to`.

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -18,6 +15,7 @@ from persam_monai.errors import UserError
 from persam_monai.slides.backends import Backend, open_backend
 from persam_monai.slides.header import Level, SlideHeader, read_header
 from persam_monai.slides.resample import resample, shrink
+from persam_monai.slides.threads import in_threads
 
 MPP_TOLERANCE = 0.1  # a slide of 0.26 µm/px is read as it is when 0.25 is asked for
 RESAMPLED_AT_ONCE = 4  # patches: what is read to be shrunk stays in the processor's cache
@@ -152,7 +150,7 @@ class Slide:
             read(plan, threads, starts, patches)
         else:
             parts = [np.s_[i * len(starts) // threads : (i + 1) * len(starts) // threads] for i in range(threads)]
-            _in_threads(lambda part: read(plan, 1, starts[part], patches[part]), parts, threads)
+            in_threads(lambda part: read(plan, 1, starts[part], patches[part]), parts, threads)
         return patches
 
     def thumbnail(self, mpp: float, threads: int = 1) -> np.ndarray:
@@ -188,7 +186,7 @@ class Slide:
         tops = range(0, level.dimensions[1], strip)
         if threads == 1 or backend.own_threads:
             return np.concatenate([read(top) for top in tops])
-        return np.concatenate(_in_threads(read, tops, threads))
+        return np.concatenate(in_threads(read, tops, threads))
 
     def _read(self, plan: ReadPlan, threads: int, starts: np.ndarray, out: np.ndarray) -> None:
         """Fill ``out`` [N, h, w, 3] with regions that start at pixels [N, 2] of the plan's level; white beyond it."""
@@ -228,22 +226,6 @@ class Slide:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], threads: int) -> list[Any]:
-    """What ``work`` returns for each item; all have ended, well or not, when this returns or raises.
-
-    A thread still at work would write into memory that is somebody else's by then, or read from a closed file.
-    """
-    futures = [_pool(os.getpid(), threads).submit(work, item) for item in items]
-    wait(futures)
-    return [future.result() for future in futures]
-
-
-@lru_cache(maxsize=2)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Decoding threads of this process; those of its parent do not live in a forked one."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="decoder")
 
 
 def _round_mpp(value: float) -> float:

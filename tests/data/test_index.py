@@ -70,6 +70,14 @@ def test_what_is_wrong_with_a_slide_stands_in_its_place(
     assert "does not exist" in str(found[3])
 
 
+def test_a_slide_smaller_than_a_patch_is_told_as_such(slides: Cohort) -> None:
+    """Not as one without tissue, of which there may be enough."""
+    entry = slides.entries[0]
+    (found,) = index_slides([entry], PatchSettings(size=5000))
+    assert isinstance(found, UserError)
+    assert str(found).startswith(f"Slide {entry.path} is smaller than a patch of 5000 px at 0.25 µm/px.")
+
+
 def dies_on(*names: str, number: int = signal.SIGSEGV) -> object:
     """Looks into slides; some of them end the process, as a native library would."""
 
