@@ -101,16 +101,14 @@ def user_error_in(error: BaseException | None) -> UserError | None:
 
 def _print_user_error(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
     """An excepthook: our own message alone, everything else as Python prints it."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()  # or it is drawn once more, behind the message, when Python ends
     error = user_error_in(value)
     if isinstance(value, KeyboardInterrupt):
-        for bar in list(getattr(tqdm, "_instances", ())):
-            bar.close()
         print("\nInterrupted. A training goes on from its last epoch with --resume true.", file=sys.stderr)
     elif error is None:
         sys.__excepthook__(kind, value, traceback)
     else:
-        for bar in list(getattr(tqdm, "_instances", ())):
-            bar.close()  # or it is drawn once more, behind the message, when Python ends
         print(f"\nError: {error}", file=sys.stderr)
 
 

@@ -189,6 +189,12 @@ def test_our_errors_are_shown_alone(begun: Callable[..., None], capsys: pytest.C
         assert capsys.readouterr() == ("", "\nError: Slide a.svs is broken.\n")
 
 
+def test_an_interruption_is_a_sentence_too(begun: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    begun("pytest")
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "\nInterrupted. A training goes on from its last epoch with --resume true.\n"
+
+
 def test_other_errors_keep_their_traceback(begun: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     begun("pytest")
     error = wrapped(KeyError("a bug"))

@@ -153,7 +153,6 @@ def _stop_on_sigterm() -> Callable[[], None]:
     """
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
-    stop_signals.clear()
 
     def stop(number: int, frame: object) -> None:
         stop_signals.append(number)
@@ -163,6 +162,7 @@ def _stop_on_sigterm() -> Callable[[], None]:
 
     def restore() -> None:
         signal.signal(signal.SIGTERM, before)
+        stop_signals.clear()
 
     return restore
 

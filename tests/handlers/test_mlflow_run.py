@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +21,8 @@ from mlflow.tracking import MlflowClient
 from monai.utils import path_to_sqlite_uri
 
 from persam_monai.errors import UserError
-from persam_monai.handlers import MLflowRun, local_store
-from persam_monai.handlers.mlflow_run import _process
+from persam_monai.handlers import MLflowRun, RaiseErrors, local_store
+from persam_monai.handlers.mlflow_run import _process, stop_signals
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,25 @@ def test_a_run_stopped_by_sigterm_is_killed(uri: str, make: Callable[..., MLflow
         os.kill(os.getpid(), signal.SIGTERM)
     assert [run.info.status for run in runs(uri)] == ["KILLED"]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stop_that_python_loses_ends_the_run_after_the_batch(uri: str, make: Callable[..., MLflowRun]) -> None:
+    batches = []
+
+    def step(engine: Engine, batch: int) -> None:
+        batches.append(batch)
+        if batch == 1:
+            with suppress(SystemExit):  # as in a hook that runs while a process forks
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    engine = Engine(step)
+    RaiseErrors().attach(engine)
+    with pytest.raises(SystemExit) as caught, make().track():
+        engine.run(range(4))
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert batches == [0, 1]
+    assert [run.info.status for run in runs(uri)] == ["KILLED"]
+    assert stop_signals == []  # what comes afterwards is not stopped by what is over
 
 
 def test_a_run_that_cannot_log_its_config_is_not_left_running(
