@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from persam_monai.errors import UserError
 
 
@@ -66,6 +64,8 @@ def read_tensors(path: str | os.PathLike[str], cure: str) -> Any:
     Raises:
         UserError: if it cannot be read.
     """
+    import torch  # here, because who only writes a table should not wait for it
+
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle fail in whatever way they happen to

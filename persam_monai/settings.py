@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from persam_monai.errors import did_you_mean, raise_together
 
 YES, NO = ("true", "yes", "1"), ("false", "no", "0")
@@ -68,6 +66,8 @@ def choice(*words: str) -> Rule:
 
 def _is_device(value: object) -> bool:
     """Whether this machine has the device."""
+    import torch  # here, because who only checks a table should not wait for it
+
     try:
         device = torch.device(str(value))
     except (RuntimeError, TypeError):
@@ -105,6 +105,10 @@ RULES: dict[str, Rule] = {
     "extractor_learning_rate": RATE,
     "clinical_learning_rate": RATE,
     "decay_norms": YES_OR_NO,
+    "missing": choice("median", "learned"),
+    "clinical_dropout": Rule(
+        "a probability of at least 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1
+    ),
     "milestones": Rule(
         'epochs in brackets, such as "[3,6]"',
         lambda value: isinstance(value, list | tuple) and all(_is_whole(epoch) and epoch >= 1 for epoch in value),

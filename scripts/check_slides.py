@@ -15,7 +15,9 @@ from pathlib import Path
 
 from fire.parser import DefaultParseValue as as_typed  # reads numbers as the bundle's own command line does
 
-from persam_monai.checking import SUFFIXES, Wanted, check_slides, find_slides, lines, summary, write_table
+from persam_monai.checking.check import Wanted, check_slides
+from persam_monai.checking.report import lines, summary, write_table
+from persam_monai.checking.sources import SUFFIXES, find_slides
 from persam_monai.data import IndexCache, PatchSettings, index_home
 from persam_monai.errors import UserError
 from persam_monai.settings import check_settings, or_none
@@ -58,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DATASET_DIR_OR_SLIDES",
         help=f"a folder with a cohort table, a folder of slides ({' '.join(SUFFIXES)}), or slide files",
     )
-    parser.add_argument("--table", help="name of the cohort table in the folder; None: cohort.csv if it is there")
+    parser.add_argument("--table", help="name of the cohort table in the folder (default: the only cohort.*)")
     parser.add_argument("--mpp", type=as_typed, default=0.25, help="µm per pixel of a patch")
     parser.add_argument("--patch_size", type=as_typed, default=224, help="side of a patch in pixels")
     parser.add_argument("--sampling", default="snapped", help="snapped, uniform or grid")

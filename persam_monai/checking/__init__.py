@@ -1,18 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A look at all slides before a training of days."""
+"""A look at all slides, and at the clinical table, before a training of days.
 
-from persam_monai.checking.check import CheckedSlide, Wanted, check_slides
-from persam_monai.checking.report import lines, summary, write_table
-from persam_monai.checking.sources import SUFFIXES, Source, find_slides
-
-__all__ = [
-    "SUFFIXES",
-    "CheckedSlide",
-    "Source",
-    "Wanted",
-    "check_slides",
-    "find_slides",
-    "lines",
-    "summary",
-    "write_table",
-]
+The modules are imported one by one: who looks at the table does not wait for what reads slides.
+"""

@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from persam_monai.clinical import is_missing, parse_number, shown
-from persam_monai.clinical.cells import CellError
-from persam_monai.cohort import SlideEntry
-from persam_monai.cohort.cohort import TABLE_FILE
+from persam_monai.clinical import ClinicalSchema
+from persam_monai.cohort import SlideEntry, find_table, read_table
 from persam_monai.cohort.problems import Problems
-from persam_monai.cohort.table import Table, TableRow, read_table
+from persam_monai.cohort.reading import RowReader
+from persam_monai.cohort.tables import TABLE_NAMES, Table
 from persam_monai.errors import UserError, did_you_mean, raise_together
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".dcm")
@@ -38,7 +37,7 @@ def find_slides(
 
     Args:
         places: slide files, and folders with a cohort table or with slides.
-        table: name of the table inside the folders; ``None``: ``cohort.csv`` where there is one.
+        table: name of the table inside the folders; ``None``: the only ``cohort.*`` there is, if any.
         slide_mpp: µm per level-0 pixel of slides that stand in no table, in place of what the files say.
 
     Returns:
@@ -71,8 +70,8 @@ def find_slides(
 
 
 def _of_folder(folder: Path, table: str | None, slide_mpp: float | None) -> tuple[list[SlideEntry], str]:
-    path = folder / (TABLE_FILE if table is None else table)
-    if path.is_file() or table is not None:
+    path = find_table(folder, table)
+    if path is not None:
         entries = _of_table(read_table(path))
         return entries, f"{_count(len(entries))} in {path}"
     try:
@@ -82,11 +81,11 @@ def _of_folder(folder: Path, table: str | None, slide_mpp: float | None) -> tupl
     files = [path for path in files if not path.name.startswith(".")]  # macOS leaves ._a.svs beside a.svs
     if not files:
         raise UserError(
-            f"{folder}: found neither {TABLE_FILE} nor slides; expected a dataset folder, or files ending in "
+            f"{folder}: found neither {TABLE_NAMES[0]} nor slides; expected a dataset folder, or files ending in "
             f"{', '.join(SUFFIXES)} in it (folders inside it are not searched)."
         )
     entries = [_entry(path.name, path, slide_mpp) for path in files]
-    return entries, f"{_count(len(files))} in {folder}, which has no {TABLE_FILE}"
+    return entries, f"{_count(len(files))} in {folder}, which has no {TABLE_NAMES[0]}"
 
 
 def _of_table(table: Table) -> list[SlideEntry]:
@@ -102,25 +101,12 @@ def _of_table(table: Table) -> list[SlideEntry]:
     for column in ("slide", "mpp"):
         if table.columns.count(column) > 1:
             problems.add(None, column, f"stands {table.columns.count(column)} times in the header; remove the others.")
-    entries = [] if problems.found else [_of_row(row, table.path.parent, problems) for row in table.rows]
+    # The rules for these two columns are the cohort's own; it knows of no others here.
+    usable = frozenset({"slide", "mpp"} & set(table.columns))
+    reader = RowReader(table, ClinicalSchema((), {}), usable, False, ".", problems)
+    entries = [] if problems.found else [reader.read(row) for row in table.rows]
     raise_together(f"{table.path}: the cohort table needs correcting", problems.lines())
     return entries
-
-
-def _of_row(row: TableRow, folder: Path, problems: Problems) -> SlideEntry:
-    slide, mpp = row.cells["slide"], row.cells.get("mpp")
-    if is_missing(slide):
-        problems.add(row.line, "slide", f"found {shown(slide)}, expected a value in every row.")
-    value = None
-    if not is_missing(mpp):
-        try:
-            value = parse_number(mpp)
-        except CellError:
-            value = 0.0
-        if value <= 0:
-            expected = "expected micrometres per pixel, such as 0.25, or an empty cell."
-            problems.add(row.line, "mpp", f"found {shown(mpp)}, {expected}")
-    return _entry(slide, folder / slide, value)
 
 
 def _entry(name: str, path: Path, mpp: float | None) -> SlideEntry:

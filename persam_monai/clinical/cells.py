@@ -1,25 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one cell of a clinical table says: missing, a number, or a problem to report."""
+"""What one cell of a clinical table is before its kind matters: missing, a date, or a problem to report."""
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
-# Spellings of "not known", in lower case. Short on purpose: "none" and "-" are levels or results in real tables.
-MISSING_SPELLINGS = ("", "na", "n/a", "nan")
+MISSING_SPELLINGS = ("", "na", "n/a", "#n/a", "nan", "<na>", "null")
+"""Texts that mean "not known" for every variable, in lower case."""
 
-# float() alone would also read "1_000", "infinity" and digits of other scripts.
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
+DOUBTFUL_SPELLINGS = (".", "-", "–", "—", "?", "unknown", "not known", "not available", "missing")
+"""Texts that mean "not known", in lower case, for a variable that does not declare them as a level."""
+
+_NO_VALUE_TYPES = ("NAType", "NaTType")  # pandas' own; by name, because importing pandas takes half a second
 _SHOWN_CHARACTERS = 60  # enough to recognise a cell; a whole paragraph pasted into one would hide the message
 
 
 class CellError(Exception):
-    """A cell that its variable does not admit; the text says what was expected instead."""
+    """A cell that its variable does not admit; the text says what was expected instead, and never what stands there."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class CellProblem:
 
     Args:
         column: name of the variable.
-        found: the cell as shown to the user.
-        expected: what would have been right, and what to do, as the end of a sentence.
+        found: the cell as shown to the user on the screen.
+        expected: what would have been right, and what to do, as the end of a sentence. It never repeats the cell,
+            because it is also written into a file that people pass on.
     """
 
     column: str
@@ -42,43 +45,32 @@ class CellProblem:
 
 def shown(value: object) -> str:
     """A cell as messages show it: text in quotes, long text cut."""
-    text = str(value)
+    text = "nothing" if value is None else str(value)
     if len(text) > _SHOWN_CHARACTERS:
         text = text[:_SHOWN_CHARACTERS] + "…"
     return f'"{text}"' if isinstance(value, str) else text
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell says that the value is not known: ``None``, NaN, or one of ``MISSING_SPELLINGS`` in any case."""
-    if isinstance(value, str):
-        return value.strip().lower() in MISSING_SPELLINGS
-    return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
+    """Whether a cell says that the value is not known, for every variable.
 
-
-def parse_number(value: object) -> float:
-    """The finite number that a cell holds.
-
-    Args:
-        value: text with a decimal point, or an int or float. Truth values are not numbers here.
-
-    Raises:
-        CellError: if it is anything else, with a hint for decimal commas.
+    That is ``None``, NaN, pandas' NA and NaT, or one of :data:`MISSING_SPELLINGS` in any case.
     """
     if isinstance(value, str):
-        text = value.strip()
-        if _NUMBER.fullmatch(text):
-            number = float(text)
-        elif _DECIMAL_COMMA.fullmatch(text):
-            raise CellError("a number with a decimal point, such as 1.5, and no comma")
-        else:
-            raise CellError("a number, or an empty cell if it is not known")
-    elif isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise CellError("a number, or an empty cell if it is not known")
-    else:
-        try:
-            number = float(value)
-        except OverflowError:  # an int of more than 308 digits
-            number = math.inf
-    if not math.isfinite(number):
-        raise CellError("a finite number")
-    return number
+        return value.strip().lower() in MISSING_SPELLINGS
+    if value is None or type(value).__name__ in _NO_VALUE_TYPES:
+        return True
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(value))
+    return isinstance(value, float | np.floating | decimal.Decimal) and math.isnan(value)
+
+
+def is_doubtful(value: object) -> bool:
+    """Whether a cell is one of :data:`DOUBTFUL_SPELLINGS` in any case: missing, unless it is declared as a level."""
+    return isinstance(value, str) and value.strip().lower() in DOUBTFUL_SPELLINGS
+
+
+def is_date(value: object) -> bool:
+    """Whether a cell arrived as a date, a time or a duration, as Excel and Parquet keep them."""
+    dates = datetime.date | datetime.time | datetime.timedelta | np.datetime64 | np.timedelta64
+    return isinstance(value, dates)  # a datetime is a date as well

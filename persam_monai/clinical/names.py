@@ -19,6 +19,8 @@ def name_fault(value: object) -> str | None:
         )
     if isinstance(value, int):
         return None
+    if value is None:
+        return "found nothing; expected a name (YAML reads null and ~ without quotes as nothing)."
     if not isinstance(value, str):
         return f'found {shown(value)}, which YAML does not read as text; quote it, such as "{value}".'
     if is_missing(value):
@@ -28,13 +30,14 @@ def name_fault(value: object) -> str | None:
     return None
 
 
-def parse_names(value: object, what: str, report: Callable[[str], None]) -> tuple[str, ...]:
+def parse_names(value: object, what: str, report: Callable[[str], None], exactly: int | None = None) -> tuple[str, ...]:
     """A list of at least two different names.
 
     Args:
         value: as YAML or JSON delivered it.
         what: "class" or "level", for messages.
         report: takes each fault.
+        exactly: how many there must be; None for any number from two.
 
     Returns:
         The names that are sound, in order.
@@ -51,6 +54,8 @@ def parse_names(value: object, what: str, report: Callable[[str], None]) -> tupl
             names.append(str(item))
         else:
             report(fault)
-    if len(value) < _MINIMUM_NAMES:
+    if exactly is not None and len(value) != exactly:
+        report(f"found {len(value)}; expected exactly {exactly} names.")
+    elif len(value) < _MINIMUM_NAMES:
         report(f"found {len(value)}; expected at least {_MINIMUM_NAMES} names.")
     return tuple(names)

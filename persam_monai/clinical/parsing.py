@@ -1,35 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the schema's mapping to classes and groups of variables, with every fault in one report."""
+"""From the schema's mapping to its parts, with every fault in one report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from persam_monai.clinical.cells import shown
 from persam_monai.clinical.document import Document, KeyPath
+from persam_monai.clinical.hints import key_hint, kind_hint
+from persam_monai.clinical.kinds import KINDS
 from persam_monai.clinical.names import name_fault, parse_names
-from persam_monai.clinical.variables import KINDS, Variable
-from persam_monai.errors import did_you_mean, raise_together
+from persam_monai.clinical.options import parse_codes, parse_sign
+from persam_monai.clinical.rules import CellRules
+from persam_monai.clinical.together import check_together
+from persam_monai.clinical.variables import Variable
+from persam_monai.errors import raise_together
 
 RESERVED_COLUMNS = ("patient_id", "slide", "label", "fold", "mpp")
 """Columns of the cohort table that are not clinical variables."""
 
-_TOP_KEYS = ("classes", "groups")
+_TOP_KEYS = ("classes", "groups", "missing_codes", "decimal", "thousands")
 
 Groups = dict[str, tuple[Variable, ...]]
 
 
-def parse_schema(document: Document) -> tuple[tuple[str, ...], Groups]:
-    """Classes and groups of a schema document.
+class SchemaParts(NamedTuple):
+    """What a sound schema declares: classes, variables of each group, and what holds for all variables."""
+
+    classes: tuple[str, ...]
+    groups: Groups
+    rules: CellRules
+
+
+def parse_schema(document: Document) -> SchemaParts:
+    """The parts of a schema document.
 
     Raises:
         UserError: with every fault, each with its line (where known), its key path and the cure.
     """
     parser = _Parser(document)
-    classes, groups = parser.parse()
+    parts = parser.parse()
     raise_together(f"{document.source}: the clinical schema needs correcting", parser.problems)
-    return classes, groups
+    return parts
 
 
 class _Parser:
@@ -43,16 +56,23 @@ class _Parser:
     def report(self, path: KeyPath, text: str) -> None:
         self.problems.append(f"{self.document.place(path)}: {text}")
 
-    def parse(self) -> tuple[tuple[str, ...], Groups]:
+    def parse(self) -> SchemaParts:
         data = self.document.data
         if not isinstance(data, Mapping):
             self.problems.append(f"found {_what(data)}; expected a mapping with the keys classes and groups.")
-            return (), {}
+            return SchemaParts((), {}, CellRules())
         for key in data:
             if key not in _TOP_KEYS:
-                hint = did_you_mean(str(key), _TOP_KEYS)
-                self.report((str(key),), f"unknown key; expected classes and groups.{hint}")
-        return self.classes(data), self.groups(data)
+                expected = "expected classes, groups and perhaps missing_codes, decimal and thousands"
+                self.report((str(key),), f"unknown key; {expected}.{key_hint(str(key), _TOP_KEYS)}")
+        classes, groups = self.classes(data), self.groups(data)
+        rules = CellRules(
+            parse_codes(data, lambda text: self.report(("missing_codes",), text)),
+            parse_sign(data, "decimal", lambda text: self.report(("decimal",), text)),
+            parse_sign(data, "thousands", lambda text: self.report(("thousands",), text)),
+        )
+        check_together(rules, groups, self.report)
+        return SchemaParts(classes, groups, rules)
 
     def classes(self, data: Mapping[Any, Any]) -> tuple[str, ...]:
         if "classes" not in data:
@@ -84,8 +104,9 @@ class _Parser:
         group = path[1]
         if str(name) in RESERVED_COLUMNS:
             self.report(path, f"{name} is a column of its own in the cohort table; rename the variable.")
-        if self.group_of.setdefault(str(name), group) != group:
+        if str(name) in self.group_of:
             self.report(path, f"stands in groups.{self.group_of[str(name)]} already; keep it in one group.")
+        self.group_of.setdefault(str(name), group)
         if not isinstance(declaration, Mapping):
             self.report(path, f"found {_what(declaration)}; expected a mapping, such as {{kind: numeric}}.")
             return None
@@ -94,16 +115,14 @@ class _Parser:
             return None
         kind = declaration["kind"]
         if not isinstance(kind, str) or kind not in KINDS:
-            hint = did_you_mean(str(kind), KINDS)
+            hint = kind_hint(str(kind), KINDS)
             self.report((*path, "kind"), f"found {shown(kind)}; expected one of {', '.join(KINDS)}.{hint}")
             return None
         known = ("kind", *KINDS[kind].keys)
         for key in declaration:
             if key not in known:
-                hint = did_you_mean(str(key), known)
-                self.report(
-                    (*path, str(key)), f"unknown key of a {kind} variable; expected one of {', '.join(known)}.{hint}"
-                )
+                expected = f"expected one of {', '.join(known)}.{key_hint(str(key), known)}"
+                self.report((*path, str(key)), f"unknown key for kind {kind}; {expected}")
         return KINDS[kind].parse(str(name), declaration, lambda key, text: self.report((*path, key), text))
 
     def report_name(self, path: KeyPath, name: object) -> None:

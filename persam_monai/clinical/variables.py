@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of clinical variable. A kind knows how the schema declares it and how a cell becomes numbers.
-
-A further kind is one more class here, entered in :data:`KINDS`.
-"""
+"""What every kind of clinical variable has: how the schema declares it and how a cell becomes numbers, and back."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
-from persam_monai.clinical.cells import CellError, is_missing, parse_number, shown
-from persam_monai.clinical.names import parse_names
-from persam_monai.errors import did_you_mean
+from persam_monai.clinical.cells import CellError, is_date, is_doubtful, is_missing
+from persam_monai.clinical.numbers import PLAIN_NUMBERS, NumberFormat
+from persam_monai.clinical.rules import PLAIN_RULES, CellRules, is_code
 
 Report = Callable[[str, str], None]
 """Takes a key of the variable's declaration and what is wrong with it."""
@@ -28,12 +25,14 @@ class Variable(ABC):
 
     Args:
         name: the column of the cohort table.
+        missing_codes: numbers and texts that mean "not known" for this variable.
     """
 
     kind: ClassVar[str]
-    keys: ClassVar[tuple[str, ...]] = ()
+    keys: ClassVar[tuple[str, ...]]
 
     name: str
+    missing_codes: tuple[str | float, ...] = field(default=(), kw_only=True)
 
     @classmethod
     @abstractmethod
@@ -41,16 +40,26 @@ class Variable(ABC):
         """Build the variable from its mapping in the schema; faults go to ``report`` and get a harmless default."""
 
     @abstractmethod
+    def _options(self) -> dict[str, Any]:
+        """What the declaration holds besides ``kind`` and ``missing_codes``; JSON-able."""
+
+    @abstractmethod
+    def _encode_known(self, value: object, rules: CellRules) -> tuple[float, ...]:
+        """Numbers of a cell that is neither missing nor a date."""
+
+    @abstractmethod
+    def _cell_known(self, numbers: np.ndarray, rules: CellRules) -> str:
+        """The cell that becomes these numbers, none of them NaN."""
+
+    @property
+    @abstractmethod
+    def date_cure(self) -> str:
+        """What is expected of a cell that arrived as a date."""
+
     def to_dict(self) -> dict[str, Any]:
         """The declaration that :meth:`parse` reads back to an equal variable; JSON-able."""
-
-    @abstractmethod
-    def _encode_known(self, value: object) -> tuple[float, ...]:
-        """Numbers of a cell that is not missing."""
-
-    @abstractmethod
-    def _describe_known(self, numbers: np.ndarray) -> str:
-        """The cell that became these numbers, none of them NaN."""
+        codes = {"missing_codes": list(self.missing_codes)} if self.missing_codes else {}
+        return {"kind": self.kind, **self._options(), **codes}
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -62,175 +71,46 @@ class Variable(ABC):
         """How many numbers a cell becomes."""
         return len(self.components)
 
-    def encode(self, value: object) -> tuple[float, ...]:
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The texts that a cell may hold, if they can be counted; none of them may be a code for "not known"."""
+        return ()
+
+    def number_format(self, rules: CellRules = PLAIN_RULES) -> NumberFormat:
+        """How numbers are written in this variable's text cells."""
+        return PLAIN_NUMBERS
+
+    def is_missing(self, value: object, rules: CellRules = PLAIN_RULES) -> bool:
+        """Whether a cell says that the value is not known: a common spelling or a code, and no declared level."""
+        if is_missing(value) or is_code(value, (*self.missing_codes, *rules.missing_codes), self.number_format(rules)):
+            return True
+        return is_doubtful(value) and not any(answer.lower() == str(value).strip().lower() for answer in self.answers)
+
+    def encode(self, value: object, rules: CellRules = PLAIN_RULES) -> tuple[float, ...]:
         """The ``width`` numbers of one cell; all NaN when it is missing.
+
+        Args:
+            value: text as in the table, a number or a truth value.
+            rules: what holds where the variable itself declares nothing.
 
         Raises:
             CellError: if the variable does not admit the cell.
         """
-        return (math.nan,) * self.width if is_missing(value) else self._encode_known(value)
+        if self.is_missing(value, rules):
+            return (math.nan,) * self.width
+        if is_date(value):
+            raise CellError(self.date_cure)
+        return self._encode_known(value, rules)
 
-    def describe(self, numbers: np.ndarray) -> str:
-        """The way back from :meth:`encode`, for people: ``"250"``, ``"yes"``, ``"female"``, ``"an empty cell"``.
+    def cell(self, numbers: np.ndarray, rules: CellRules = PLAIN_RULES) -> str:
+        """The way back from :meth:`encode`: a cell that becomes the same numbers, empty when they are NaN.
 
         Args:
             numbers: float32 ``[width]``.
+            rules: as they were in :meth:`encode`.
         """
-        return "an empty cell" if np.isnan(numbers).any() else self._describe_known(numbers)
+        return "" if np.isnan(numbers).any() else self._cell_known(numbers, rules)
 
-
-@dataclass(frozen=True)
-class NumericVariable(Variable):
-    """A measured quantity.
-
-    Args:
-        name: the column of the cohort table.
-        unit: shown in messages and reports; the cells hold bare numbers.
-        range: lowest and highest plausible value, both included, before ``transform``; None for no limits.
-        transform: ``"log"`` for the natural logarithm, ``"none"`` for the value as it is.
-    """
-
-    kind = "numeric"
-    keys = ("unit", "range", "transform")
-
-    unit: str | None = None
-    range: tuple[float, float] | None = None
-    transform: str = "none"
-
-    @classmethod
-    def parse(cls, name: str, declaration: Mapping[str, Any], report: Report) -> NumericVariable:
-        """See :meth:`Variable.parse`."""
-        unit, transform = declaration.get("unit"), declaration.get("transform", "none")
-        if unit is not None and not isinstance(unit, str):
-            report("unit", f'found {shown(unit)}; expected text, such as U/L (put it in quotes: "{unit}").')
-            unit = None
-        if transform not in ("log", "none"):
-            report("transform", f"found {shown(transform)}; expected log or none.")
-            transform = "none"
-        limits = _parse_range(declaration["range"], report) if "range" in declaration else None
-        if limits and transform == "log" and limits[1] <= 0:
-            report("range", "admits no positive value, but transform: log needs one; correct one of the two.")
-        return cls(name, unit, limits, transform)
-
-    def to_dict(self) -> dict[str, Any]:
-        """See :meth:`Variable.to_dict`."""
-        declaration: dict[str, Any] = {"kind": self.kind}
-        if self.unit is not None:
-            declaration["unit"] = self.unit
-        if self.range is not None:
-            declaration["range"] = list(self.range)
-        if self.transform != "none":
-            declaration["transform"] = self.transform
-        return declaration
-
-    def _encode_known(self, value: object) -> tuple[float, ...]:
-        number = parse_number(value)
-        if self.range is not None and not self.range[0] <= number <= self.range[1]:
-            unit = f" {self.unit}" if self.unit else ""
-            limits = f"{self.range[0]:.10g} to {self.range[1]:.10g}{unit}"
-            raise CellError(f"a number from {limits} (is the unit right? else widen the range in the schema)")
-        if self.transform == "log":
-            if number <= 0:
-                raise CellError("a number above 0, because the schema says transform: log")
-            number = math.log(number)
-        if abs(number) > float(np.finfo(np.float32).max):
-            raise CellError("a number that fits in 32-bit floating point")
-        return (number,)
-
-    def _describe_known(self, numbers: np.ndarray) -> str:
-        if self.transform == "log":
-            return f"{math.exp(numbers[0]):.6g}"  # float32 keeps about six digits of a value through its logarithm
-        return np.format_float_positional(np.float32(numbers[0]), trim="-")
-
-
-@dataclass(frozen=True)
-class BinaryVariable(Variable):
-    """A question with the answers yes (1) and no (0); also true/false and 1/0, in any case."""
-
-    kind = "binary"
-    _answers: ClassVar[dict[str, float]] = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
-
-    @classmethod
-    def parse(cls, name: str, declaration: Mapping[str, Any], report: Report) -> BinaryVariable:
-        """See :meth:`Variable.parse`."""
-        return cls(name)
-
-    def to_dict(self) -> dict[str, Any]:
-        """See :meth:`Variable.to_dict`."""
-        return {"kind": self.kind}
-
-    def _encode_known(self, value: object) -> tuple[float, ...]:
-        answer = self._answers.get(str(value).strip().lower())
-        if answer is None:
-            try:
-                answer = parse_number(
-                    value
-                )  # "1.0" too: spreadsheets and pandas write it when cells of a column are empty
-            except CellError:
-                answer = None
-        if answer not in (0.0, 1.0):
-            raise CellError("yes or no (or true/false, 1/0), or an empty cell if it is not known")
-        return (float(answer),)
-
-    def _describe_known(self, numbers: np.ndarray) -> str:
-        return "yes" if numbers[0] else "no"
-
-
-@dataclass(frozen=True)
-class CategoricalVariable(Variable):
-    """One of several levels without an order, as one 0/1 number per level.
-
-    Args:
-        name: the column of the cohort table.
-        levels: the spellings in the table, at least two; their order is that of the numbers.
-    """
-
-    kind = "categorical"
-    keys = ("levels",)
-
-    levels: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, name: str, declaration: Mapping[str, Any], report: Report) -> CategoricalVariable:
-        """See :meth:`Variable.parse`."""
-        if "levels" not in declaration:
-            report("levels", "is missing; expected a list, such as levels: [female, male].")
-            return cls(name)
-        return cls(name, parse_names(declaration["levels"], "level", lambda text: report("levels", text)))
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """``"name=level"`` for each level."""
-        return tuple(f"{self.name}={level}" for level in self.levels)
-
-    def to_dict(self) -> dict[str, Any]:
-        """See :meth:`Variable.to_dict`."""
-        return {"kind": self.kind, "levels": list(self.levels)}
-
-    def _encode_known(self, value: object) -> tuple[float, ...]:
-        whole = isinstance(value, float) and value.is_integer()  # 2.0 from a record means the level "2"
-        level = str(int(value)) if whole else str(value).strip()  # type: ignore[call-overload]
-        if level not in self.levels:
-            raise CellError(f"one of {', '.join(self.levels)}.{did_you_mean(level, self.levels)}")
-        return tuple(float(level == known) for known in self.levels)
-
-    def _describe_known(self, numbers: np.ndarray) -> str:
-        return self.levels[int(np.argmax(numbers))]
-
-
-def _parse_range(value: object, report: Report) -> tuple[float, float] | None:
-    """The two ends of a plausible range, or None after a report."""
-    numbers = value if isinstance(value, list | tuple) else []
-    if len(numbers) != 2 or any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
-        report("range", f"found {shown(value)}; expected [lowest, highest], two plain numbers such as [0, 120].")
-        return None
-    low, high = float(numbers[0]), float(numbers[1])
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        report("range", f"found {shown(value)}; expected [lowest, highest] with lowest below highest, both finite.")
-        return None
-    return low, high
-
-
-KINDS: dict[str, type[Variable]] = {
-    variable.kind: variable for variable in (NumericVariable, BinaryVariable, CategoricalVariable)
-}
+    def describe(self, numbers: np.ndarray) -> str:
+        """As :meth:`cell`, for sentences: ``"250"``, ``"yes"``, ``"female"``, ``"an empty cell"``."""
+        return self.cell(numbers) or "an empty cell"

@@ -5,6 +5,19 @@ from __future__ import annotations
 
 from persam_monai.cohort.cohort import Cohort
 from persam_monai.cohort.entry import SlideEntry
-from persam_monai.cohort.folds import Split, assign_folds, split, write_folds
+from persam_monai.cohort.folds import Split, assign_folds, split
+from persam_monai.cohort.saved_folds import SavedFold, read_folds, write_folds
+from persam_monai.cohort.tables import find_table, read_table
 
-__all__ = ["Cohort", "SlideEntry", "Split", "assign_folds", "split", "write_folds"]
+__all__ = [
+    "Cohort",
+    "SavedFold",
+    "SlideEntry",
+    "Split",
+    "assign_folds",
+    "find_table",
+    "read_folds",
+    "read_table",
+    "split",
+    "write_folds",
+]

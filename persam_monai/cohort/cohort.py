@@ -13,11 +13,12 @@ import numpy as np
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort.entry import SlideEntry
 from persam_monai.cohort.reading import read_entries
-from persam_monai.cohort.table import read_table
+from persam_monai.cohort.report import keep_error
+from persam_monai.cohort.tables import TABLE_NAMES, find_table, read_table
 from persam_monai.errors import UserError, raise_together
+from persam_monai.settings import is_null
 
 SCHEMA_FILE = "clinical.yaml"
-TABLE_FILE = "cohort.csv"
 
 
 @dataclass(frozen=True)
@@ -35,41 +36,78 @@ class Cohort:
     source: str = "the cohort"
 
     @classmethod
-    def load(cls, table_path: str | Path, schema: ClinicalSchema, require_labels: bool = True) -> Cohort:
+    def load(
+        cls,
+        table_path: str | Path,
+        schema: ClinicalSchema,
+        require_labels: bool = True,
+        problems_file: str | Path | None = None,
+        require_slides: bool = True,
+    ) -> Cohort:
         """Read and check a cohort table.
 
         Args:
-            table_path: CSV in UTF-8 with the columns ``patient_id``, ``slide``, ``label``, the variables of the schema,
-                and perhaps ``fold`` and ``mpp``; further columns are ignored.
+            table_path: text in UTF-8 (``.csv``, ``.tsv``), Excel workbook (``.xlsx``) or Parquet file with the columns
+                ``patient_id``, ``slide``, ``label``, the variables of the schema, and perhaps ``fold`` and ``mpp``;
+                further columns are ignored.
             schema: classes and clinical variables.
             require_labels: False for inference, where labels may be absent.
+            problems_file: gets all problems by column and row, without the cells; ``None`` (or a text that means it):
+                no file. One from an earlier time is removed if there are none; any other file is left alone.
+            require_slides: False to check a table before its slides are there.
 
         Raises:
             UserError: with all problems of the table: row, column, what was found, what was expected.
         """
         path = Path(table_path)
-        return cls(read_entries(read_table(path), schema, require_labels), schema, str(path))
+        file = None if is_null(problems_file) else Path(str(problems_file))
+        try:
+            content = read_table(path, admit_uneven=True)
+        except UserError as error:
+            keep_error(error, file)
+            raise
+        return cls(read_entries(content, schema, require_labels, require_slides, file), schema, str(path))
 
     @classmethod
-    def load_dir(cls, dataset_dir: str | Path, require_labels: bool = True) -> Cohort:
-        """Read ``clinical.yaml`` and ``cohort.csv`` of a folder.
+    def load_dir(
+        cls,
+        dataset_dir: str | Path,
+        require_labels: bool = True,
+        table: str | Path | None = None,
+        problems_file: str | Path | None = None,
+        require_slides: bool = True,
+    ) -> Cohort:
+        """Read ``clinical.yaml`` and the cohort table of a folder.
+
+        Args:
+            dataset_dir: the folder.
+            require_labels: see :meth:`load`.
+            table: the table in the folder; ``None`` (or a text that means it): the one ``cohort.csv``, ``.tsv``,
+                ``.xlsx`` or ``.parquet`` that there is.
+            problems_file: see :meth:`load`.
+            require_slides: see :meth:`load`.
 
         Raises:
-            UserError: if the folder or a file is missing, and as :meth:`load` and :meth:`ClinicalSchema.load` do.
+            UserError: if the folder or a file is missing, there are several tables, and as :meth:`load` and
+                :meth:`ClinicalSchema.load` do.
         """
         folder = Path(dataset_dir)
         if not folder.is_dir():
             raise UserError(
-                f"{folder}: no such folder; expected the dataset folder with {SCHEMA_FILE} and {TABLE_FILE} "
+                f"{folder}: no such folder; expected the dataset folder with {SCHEMA_FILE} and {TABLE_NAMES[0]} "
                 "(--dataset_dir names it)."
             )
-        roles = {
-            SCHEMA_FILE: "the clinical schema: classes and groups of variables",
-            TABLE_FILE: "the cohort table: one row per slide",
-        }
-        missing = [f"{folder / name} ({role})" for name, role in roles.items() if not (folder / name).exists()]
+        path = find_table(folder, table)
+        missing = []
+        if not (folder / SCHEMA_FILE).exists():
+            missing.append(f"{folder / SCHEMA_FILE} (the clinical schema: classes and groups of variables)")
+        if path is None:
+            others = ", ".join(TABLE_NAMES[1:])
+            missing.append(f"{folder / TABLE_NAMES[0]} (the cohort table: one row per slide; or {others})")
         raise_together(f"{folder}: the dataset folder lacks", missing)
-        return cls.load(folder / TABLE_FILE, ClinicalSchema.load(folder / SCHEMA_FILE), require_labels)
+        assert path is not None  # or it would be missing
+        schema = ClinicalSchema.load(folder / SCHEMA_FILE)
+        return cls.load(path, schema, require_labels, problems_file, require_slides)
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort.entry import SlideEntry
 from persam_monai.cohort.problems import Problems
+from persam_monai.cohort.report import rows_listed
 
-_ROWS_SHOWN = 10  # of rows with an empty fold: enough to find the pattern
+_LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 
 def check_consistency(
     entries: Sequence[SlideEntry], schema: ClinicalSchema, usable: frozenset[str], problems: Problems
 ) -> None:
-    """Note slides that stand twice, folds that are only partly given, and patients whose rows disagree.
+    """Note slides that stand twice, folds that are only partly given, and patients whose rows or names disagree.
 
     Args:
         entries: the rows; cells with a problem hold placeholders.
@@ -26,15 +29,27 @@ def check_consistency(
         problems: what was found so far; grows.
     """
     _check_slides(entries, problems)
+    _check_spellings(entries, problems)
     if "fold" in usable:
         _check_folds(entries, problems)
-    first_of: dict[str, SlideEntry] = {}
+    rows_of: dict[str, list[SlideEntry]] = {}
     for entry in entries:
-        if not entry.patient_id:
-            continue
-        first = first_of.setdefault(entry.patient_id, entry)
-        if first is not entry:
-            _check_patient(first, entry, schema, problems)
+        if entry.patient_id:
+            rows_of.setdefault(entry.patient_id, []).append(entry)
+    for rows in rows_of.values():
+        if len(rows) > 1:
+            _check_patient(rows, schema, problems)
+
+
+def canonical(patient_id: str) -> str:
+    """What is left of an identifier without case, spaces, leading zeros of its numbers and forms of letters.
+
+    Example:
+        >>> canonical("P 007") == canonical("p7")
+        True
+    """
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", patient_id).casefold())
+    return _LEADING_ZEROS.sub("", "".join(plain.split()))
 
 
 def _check_slides(entries: Sequence[SlideEntry], problems: Problems) -> None:
@@ -42,35 +57,72 @@ def _check_slides(entries: Sequence[SlideEntry], problems: Problems) -> None:
     row_of: dict[str, int] = {}
     for entry in entries:
         if entry.slide and row_of.setdefault(str(entry.path), entry.row) != entry.row:
-            other = row_of[str(entry.path)]
-            problems.add(entry.row, "slide", f'found "{entry.slide}", which is in row {other} already; remove one row.')
+            where = f"is in row {row_of[str(entry.path)]} already; remove one row."
+            told = f'found "{entry.slide}", which {where}'
+            problems.add(entry.row, "slide", told, f"expected a slide that stands in no other row; this one {where}")
+
+
+def _check_spellings(entries: Sequence[SlideEntry], problems: Problems) -> None:
+    """A patient has one identifier: written in two ways, he or she would stand on two sides of a split."""
+    first_of: dict[str, SlideEntry] = {}
+    for entry in entries:
+        if not entry.patient_id:
+            continue
+        first = first_of.setdefault(canonical(entry.patient_id), entry)
+        if first.patient_id != entry.patient_id:
+            cure = (
+                f"as in row {first.row}, from which it differs in case, spaces or leading zeros alone; write it the "
+                "same way if it is the same patient, else rename one."
+            )
+            told = f'found "{entry.patient_id}", expected "{first.patient_id}" {cure}'
+            problems.add(entry.row, "patient_id", told, f"expected the identifier {cure}")
 
 
 def _check_folds(entries: Sequence[SlideEntry], problems: Problems) -> None:
     """All rows have a fold, or none has."""
     empty = [entry.row for entry in entries if entry.fold is None and not problems.touch(entry.row, "fold")]
     if empty and any(entry.fold is not None or problems.touch(entry.row, "fold") for entry in entries):
-        rows = ", ".join(str(row) for row in empty[:_ROWS_SHOWN]) + (", …" if len(empty) > _ROWS_SHOWN else "")
-        problems.add(None, "fold", f"{len(empty)} cells are empty (rows {rows}); give every row a fold, or none.")
+        summary = f"{len(empty)} cells are empty ({rows_listed(empty)}); give every row a fold, or none."
+        problems.add_rows(summary, "fold", empty, "expected a fold, because other rows have one; fill in the cell.")
 
 
-def _check_patient(first: SlideEntry, entry: SlideEntry, schema: ClinicalSchema, problems: Problems) -> None:
-    """Two rows of one patient say the same."""
-    for column, found, expected in _disagreements(first, entry, schema):
-        if not (problems.touch(first.row, column) or problems.touch(entry.row, column)):
-            text = (
-                f"found {found}, expected {expected} as in row {first.row}, which is the same patient; make them agree."
-            )
-            problems.add(entry.row, column, text)
-
-
-def _disagreements(first: SlideEntry, entry: SlideEntry, schema: ClinicalSchema) -> Iterator[tuple[str, str, str]]:
-    """Column, found and expected wherever two entries differ in what belongs to the patient."""
-    if first.label is not None and entry.label is not None and first.label != entry.label:
-        yield "label", schema.classes[entry.label], schema.classes[first.label]
-    if None not in (first.fold, entry.fold) and first.fold != entry.fold:
-        yield "fold", str(entry.fold), str(first.fold)
+def _check_patient(rows: Sequence[SlideEntry], schema: ClinicalSchema, problems: Problems) -> None:
+    """The rows of one patient say the same as the first of them that says something."""
+    labels = [None if row.label is None else (row.label, schema.classes[row.label]) for row in rows]
+    _compare(rows, "label", labels, problems)
+    _compare(rows, "fold", [None if row.fold is None else (row.fold, str(row.fold)) for row in rows], problems)
+    records = np.stack([row.clinical for row in rows])
+    same = (records == records[0]) | (np.isnan(records) & np.isnan(records[0]))
     for variable in schema.variables:
-        here, there = (each.clinical[schema.slices[variable.name]] for each in (entry, first))
-        if not np.array_equal(here, there, equal_nan=True):
-            yield variable.name, variable.describe(here), variable.describe(there)
+        place = schema.slices[variable.name]
+        if not same[:, place].all():
+            values = [(_comparable(record[place]), variable.describe(record[place])) for record in records]
+            _compare(rows, variable.name, values, problems)
+
+
+def _comparable(numbers: np.ndarray) -> tuple[float | None, ...]:
+    """Encoded numbers such that missing ones equal each other."""
+    return tuple(None if np.isnan(number) else float(number) for number in numbers)
+
+
+def _compare(
+    rows: Sequence[SlideEntry], column: str, values: Sequence[tuple[object, str] | None], problems: Problems
+) -> None:
+    """Note each value that is not the first one; cells with a problem and values that are None say nothing.
+
+    Args:
+        rows: of one patient.
+        column: where the values stand.
+        values: of each row, what is compared and how it is shown.
+        problems: what was found so far; grows.
+    """
+    said = [
+        (row.row, value)
+        for row, value in zip(rows, values, strict=True)
+        if value is not None and not problems.touch(row.row, column)
+    ]
+    for row, (value, found) in said[1:]:
+        first, (right, expected) = said[0]
+        if value != right:
+            end = f"as in row {first}, which is the same patient; make them agree."
+            problems.add(row, column, f"found {found}, expected {expected} {end}", f"expected the same value {end}")

@@ -13,7 +13,7 @@ import numpy as np
 class SlideEntry:
     """A slide and what is known of its patient.
 
-    The printed form leaves out the patient: entries may end in logs.
+    The printed form leaves out the patient and the slide's name: entries may end in logs.
 
     Args:
         slide: the cell's text; the slide's name in all outputs.
@@ -23,11 +23,11 @@ class SlideEntry:
         clinical: encoded record, float32 ``[schema.size]``, NaN for missing; the same for all slides of a patient.
         mpp: micrometres per pixel that override the slide's own, or None.
         fold: the table's fold, or None.
-        row: line in the table's file; the header is line 1.
+        row: the row's number in the table; the header is row 1 (a Parquet file has none, and counts records from 1).
     """
 
-    slide: str
-    path: Path
+    slide: str = field(repr=False)
+    path: Path = field(repr=False)
     patient_id: str = field(repr=False)
     label: int | None = field(repr=False)
     clinical: np.ndarray = field(repr=False, compare=False)

@@ -3,23 +3,22 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 from sklearn.model_selection import StratifiedKFold
 
 from persam_monai.cohort.cohort import Cohort
-from persam_monai.errors import UserError
-from persam_monai.files import replacing
+from persam_monai.cohort.report import rows_listed
+from persam_monai.cohort.saved_folds import MINIMUM_FOLDS, check_numbering, match_folds, read_folds
+from persam_monai.errors import UserError, raise_together
+from persam_monai.settings import is_null
 
 logger = logging.getLogger(__name__)
-
-MINIMUM_FOLDS = 3  # one to test on, one to validate on, one to train on
 
 
 class Split(NamedTuple):
@@ -30,43 +29,51 @@ class Split(NamedTuple):
     test: Cohort
 
 
-def assign_folds(cohort: Cohort, folds: int = 5, seed: int = 0) -> dict[str, int]:
+def assign_folds(cohort: Cohort, folds: int = 5, seed: int = 0, folds_file: str | Path | None = None) -> dict[str, int]:
     """Give each patient a fold.
 
-    A ``fold`` column in the table decides, when there is one. Otherwise patients are drawn at random so that the number
-    of a class's patients in a fold is within one of its ideal (:class:`sklearn.model_selection.StratifiedKFold`). The
-    order of the table's rows does not matter.
+    A ``fold`` column in the table, or a file with the folds of an earlier training, decides when there is one.
+    Otherwise patients are drawn at random so that the number of a class's patients in a fold is within one of its ideal
+    (:class:`sklearn.model_selection.StratifiedKFold`). The order of the table's rows does not matter.
 
     Args:
-        cohort: every patient labelled, unless the table has folds.
-        folds: how many, at least 3; the ``fold`` column overrides it.
+        cohort: every patient labelled, unless the folds are given.
+        folds: how many, at least 3; given folds override it.
         seed: of the draw.
+        folds_file: ``folds.csv`` as :func:`~persam_monai.cohort.write_folds` writes it; ``None`` (or a text that means
+            it): no file.
 
     Returns:
         Patient to fold, from 0, in the cohort's order of patients.
 
     Raises:
-        UserError: if the table's folds are not 0, 1, … without a gap, fewer than three folds or patients than folds, a
-            patient has no label, or no class has a patient for every fold.
+        UserError: if given folds are not 0, 1, … without a gap, are not those of the cohort's patients, or contradict
+            each other; if there are fewer than three folds or patients than folds, a patient has no label, or no class
+            has a patient for every fold.
     """
-    given = {entry.patient_id: entry.fold for entry in cohort if entry.fold is not None}
-    if given:
-        return _check_given(cohort, given)
+    given = _column_folds(cohort)
+    if not is_null(folds_file):
+        saved = match_folds(cohort, read_folds(str(folds_file)), str(folds_file))
+        _check_agreement(cohort, given, saved, str(folds_file))
+        return saved
+    return given or _draw_folds(cohort, folds, seed)
+
+
+def _draw_folds(cohort: Cohort, folds: int, seed: int) -> dict[str, int]:
+    """Folds at random, each class spread evenly."""
     labels = _known_labels(cohort)
     _check_numbers(cohort, labels, folds)
     patients = sorted(labels)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     fold_of: dict[str, int] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # about rare classes; _check_numbers has said it with the class's name
+        warnings.simplefilter("ignore", UserWarning)  # about rare classes; _check_numbers has said it better
         for fold, (_, members) in enumerate(splitter.split(patients, [labels[patient] for patient in patients])):
             fold_of.update({patients[member]: fold for member in members})
     return {patient: fold_of[patient] for patient in cohort.patients}
 
 
-def split(cohort: Cohort, fold: int, folds: int = 5, seed: int = 0) -> Split:
+def split(cohort: Cohort, fold: int, folds: int = 5, seed: int = 0, folds_file: str | Path | None = None) -> Split:
     """Training, validation and test cohorts of one fold of the cross-validation; 3:1:1 for five folds.
 
     Args:
@@ -74,11 +81,12 @@ def split(cohort: Cohort, fold: int, folds: int = 5, seed: int = 0) -> Split:
         fold: the test fold, from 0; the next one (cyclically) is for validation, the rest for training.
         folds: see :func:`assign_folds`.
         seed: see :func:`assign_folds`.
+        folds_file: see :func:`assign_folds`.
 
     Raises:
         UserError: if there is no such fold, or the training part lacks a class, and as :func:`assign_folds`.
     """
-    fold_of = assign_folds(cohort, folds, seed)
+    fold_of = assign_folds(cohort, folds, seed, folds_file)
     labels = _known_labels(cohort)
     count = max(fold_of.values()) + 1
     if not 0 <= fold < count:
@@ -91,40 +99,67 @@ def split(cohort: Cohort, fold: int, folds: int = 5, seed: int = 0) -> Split:
         return cohort.subset(entry for entry in cohort if fold_of[entry.patient_id] in chosen)
 
     result = Split(part(set(range(count)) - {fold, validation}), part({validation}), part({fold}))
+    check_parts(cohort, result)
     _check_training_classes(cohort, result.train, labels, fold)
     return result
 
 
-def write_folds(cohort: Cohort, assignment: Mapping[str, int], path: str | Path) -> None:
-    """Write ``folds.csv``: columns ``patient_id``, ``label`` (class name, empty when unknown) and ``fold``.
+def check_parts(cohort: Cohort, parts: Split) -> None:
+    """Refuse parts that share a patient or a slide, or leave one out: results on them would mean nothing.
 
     Args:
-        cohort: gives the order and the labels.
-        assignment: patient to fold, as :func:`assign_folds` returns it.
-        path: the file; its folder is made, and the file appears whole or not at all.
+        cohort: what was split.
+        parts: what became of it.
 
     Raises:
-        UserError: if the file cannot be written.
+        UserError: which parts share how many patients or slides, and how many rows are left out.
     """
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["patient_id", "label", "fold"])
-        for patient, label in cohort.patient_labels.items():
-            writer.writerow([patient, "" if label is None else cohort.classes[label], assignment[patient]])
+    problems = []
+    for (one, first), (other, second) in combinations(parts._asdict().items(), 2):
+        patients = set(first.patients) & set(second.patients)
+        slides = {entry.path for entry in first} & {entry.path for entry in second}
+        if patients or slides:
+            problems.append(
+                f"{one} and {other} have {len(patients)} patients and {len(slides)} slides in common; expected none. "
+                "Give each patient one fold, and each slide one patient."
+            )
+    left = {entry.row for entry in cohort} - {entry.row for part in parts for entry in part}
+    if left:
+        problems.append(f"{rows_listed(sorted(left))} of the cohort are in no part; give every patient a fold.")
+    raise_together(f"{cohort.source}: the split is not sound", problems)
 
 
-def _check_given(cohort: Cohort, given: dict[str, int]) -> dict[str, int]:
-    """The table's own folds, if they can be rotated through test, validation and training."""
-    present = sorted(set(given.values()))
-    expected = list(range(max(present[-1] + 1, MINIMUM_FOLDS)))
-    if present != expected:
-        absent = next(fold for fold in expected if fold not in present)
-        raise UserError(
-            f'{cohort.source}, column "fold": found the folds {", ".join(map(str, present))}; expected at least '
-            f"{MINIMUM_FOLDS}, counted from 0 without a gap, but no row has fold {absent}. Renumber the column, or "
-            "remove it to have the folds drawn."
-        )
+def _column_folds(cohort: Cohort) -> dict[str, int]:
+    """The folds in the table's own column, if it has one, which can be rotated through test, validation and training.
+
+    Reading a table has seen to all of this; entries may come from elsewhere.
+    """
+    given: dict[str, int] = {}
+    problems = []
+    empty = [entry.row for entry in cohort if entry.fold is None]
+    for entry in cohort:
+        if entry.fold is not None and given.setdefault(entry.patient_id, entry.fold) != entry.fold:
+            problems.append(
+                f'row {entry.row}, column "fold": found {entry.fold}, expected {given[entry.patient_id]} as in the '
+                "patient's first row; give all rows of a patient the same fold."
+            )
+    if given and empty:
+        problems.append(f'column "fold": {rows_listed(empty)} have none; give every row a fold, or none.')
+    raise_together(f"{cohort.source}: the folds need correcting", problems)
+    if given:
+        cure = "Renumber the column, or remove it to have the folds drawn."
+        check_numbering(list(given.values()), cohort.source, cure)
     return given
+
+
+def _check_agreement(cohort: Cohort, given: dict[str, int], saved: dict[str, int], source: str) -> None:
+    """A fold column and a folds file say the same."""
+    differing = [entry.row for entry in cohort if given and given[entry.patient_id] != saved[entry.patient_id]]
+    if differing:
+        raise UserError(
+            f'{cohort.source}, column "fold": {rows_listed(differing)} have another fold than in {source}; expected '
+            "the same in both. Remove the column, or do not give the file."
+        )
 
 
 def _known_labels(cohort: Cohort) -> dict[str, int]:
@@ -155,9 +190,14 @@ def _check_numbers(cohort: Cohort, labels: dict[str, int], folds: int) -> None:
             f"{cohort.source}: found {most} patients in the commonest class for {folds} folds; expected at least one "
             f"class with a patient in every fold. Please {fewer}add patients."
         )
-    for index, name in enumerate(cohort.classes):
-        if counts[index] < folds:
-            logger.warning("patients of class %s: %d, for %d folds; some folds have none", name, counts[index], folds)
+    for index in range(len(cohort.classes)):
+        if counts[index] < folds:  # by number: the log goes where class names may not
+            logger.warning(
+                "Class %d of the schema: %d patients for %d folds; some folds have none.",
+                index + 1,
+                counts[index],
+                folds,
+            )
 
 
 def _check_training_classes(cohort: Cohort, train: Cohort, labels: dict[str, int], fold: int) -> None:

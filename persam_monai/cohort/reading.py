@@ -1,102 +1,103 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the text of a cohort table to slide entries, with everything wrong in one report."""
+"""From the cells of a cohort table to slide entries, with everything wrong in one report."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
-from persam_monai.clinical import RESERVED_COLUMNS, ClinicalSchema, is_missing, parse_number, shown
+from persam_monai.clinical import CategoricalVariable, ClinicalSchema, is_missing, parse_number, shown
 from persam_monai.clinical.cells import CellError
+from persam_monai.cohort.columns import check_columns
 from persam_monai.cohort.consistency import check_consistency
+from persam_monai.cohort.decimals import decide_decimal
 from persam_monai.cohort.entry import SlideEntry
 from persam_monai.cohort.problems import Problems
-from persam_monai.cohort.table import Table, TableRow
-from persam_monai.errors import did_you_mean, raise_together
+from persam_monai.cohort.report import raise_problems
+from persam_monai.cohort.tables import CellFault, Table, TableRow
+from persam_monai.cohort.tables.table import as_text, identifier_fault
+from persam_monai.errors import did_you_mean
 
 logger = logging.getLogger(__name__)
 
 _FOLD = re.compile(r"[0-9]{1,6}")
 
 
-def read_entries(table: Table, schema: ClinicalSchema, require_labels: bool) -> tuple[SlideEntry, ...]:
+def read_entries(
+    table: Table,
+    schema: ClinicalSchema,
+    require_labels: bool = True,
+    require_slides: bool = True,
+    problems_file: Path | None = None,
+) -> tuple[SlideEntry, ...]:
     """Validate a table.
 
     Args:
-        table: cells as text.
+        table: its cells.
         schema: the clinical variables, which are columns, and the classes.
         require_labels: whether each row must have a label; otherwise the column, or a cell, may be absent.
+        require_slides: whether the slide files must be there.
+        problems_file: gets the list of all problems, without the cells.
 
     Raises:
         UserError: with all problems of the table.
     """
     problems = Problems()
-    usable = _check_columns(table, schema, require_labels, problems)
-    reader = _RowReader(table.path.parent, schema, usable, require_labels, problems)
+    for line, text in table.uneven:
+        problems.add(line, None, text)
+    columns = check_columns(table, schema, require_labels, problems)
+    decimal = decide_decimal(table, schema, columns.usable, problems)
+    reader = RowReader(table, schema, columns.usable, require_labels, decimal, problems)
     entries = tuple(reader.read(row) for row in table.rows)
-    check_consistency(entries, schema, usable, problems)
-    # Missing slide files stand in one line, so that all of them are listed however many other problems there are.
-    missing = _missing_slides(entries) if "slide" in usable else []
-    raise_together(f"{table.path}: the cohort table needs correcting", [*missing, *problems.lines()])
+    check_consistency(entries, schema, columns.usable, problems)
+    if require_slides:
+        _check_slide_files(entries, problems)
+    raise_problems(table.path, problems, table.columns, problems_file)
+    # Only now: the header of a table that has none is the record of a patient.
+    if columns.ignored:
+        logger.info("%s: columns not in the clinical schema are ignored: %s", table.path, ", ".join(columns.ignored))
+    _log_others(entries, schema)
     return entries
 
 
-def _check_columns(table: Table, schema: ClinicalSchema, require_labels: bool, problems: Problems) -> frozenset[str]:
-    """Report missing, repeated and doubtful columns; return those whose cells can be read."""
-    counts = Counter(column for column in table.columns if column)
-    needed = ["patient_id", "slide", *(["label"] if require_labels else []), *schema.variable_names]
-    known = {*RESERVED_COLUMNS, *schema.variable_names}
-    present = ", ".join(counts)
-    for column in needed:
-        if column not in counts:
-            hint = did_you_mean(column, [name for name in counts if name not in known])
-            gaps = ", and leave its cells empty where the value is not known" if column in schema.slices else ""
-            cure = f"{hint} Rename that column." if hint else f" Add the column{gaps}."
-            problems.add(None, column, f"is missing; the table has {present}.{cure}")
-    for column, count in counts.items():
-        if count > 1:
-            problems.add(None, column, f"stands {count} times in the header; rename or remove the others.")
-    ignored = []
-    for column in counts:
-        if column in known:
-            continue
-        # Without this, a column "Fold" would be passed over and the patients split at random.
-        if column.lower() in RESERVED_COLUMNS and column.lower() not in counts:
-            problems.add(None, column, f'did you mean "{column.lower()}"? Rename the column, or remove it.')
-        else:
-            ignored.append(column)
-    if ignored:
-        logger.info("%s: columns not in the clinical schema are ignored: %s", table.path, ", ".join(ignored))
-    return frozenset(column for column, count in counts.items() if count == 1 and column in known)
-
-
-class _RowReader:
+class RowReader:
     """Turns rows into entries; a cell with a problem is noted and read as unknown."""
 
     def __init__(
-        self, folder: Path, schema: ClinicalSchema, usable: frozenset[str], require_labels: bool, problems: Problems
+        self,
+        table: Table,
+        schema: ClinicalSchema,
+        usable: frozenset[str],
+        require_labels: bool,
+        decimal: Literal[".", ","],
+        problems: Problems,
     ) -> None:
-        self.folder = folder
+        self.folder = table.path.parent
+        self.point_only = table.point_only and schema.decimal != ","
         self.schema = schema
         self.usable = usable
         self.require_labels = require_labels
+        self.decimal = decimal
         self.problems = problems
         self.variables = [name for name in schema.variable_names if name in usable]
 
     def read(self, row: TableRow) -> SlideEntry:
-        clinical, faults = self.schema.encode_cells({name: row.cells[name] for name in self.variables})
+        """One row as an entry, with placeholders where a cell has a problem."""
+        record = {name: self.sound(row, name) for name in self.variables}
+        clinical, faults = self.schema.encode_cells(record, self.decimal)
         for fault in faults:
-            self.problems.add(row.line, fault.column, f"found {fault.found}, expected {fault.expected}")
-        slide = self.text(row, "slide")
+            told = f"found {fault.found}, expected {fault.expected}"
+            self.problems.add(row.line, fault.column, told, f"expected {fault.expected}")
+        slide = self.identifier(row, "slide")
         return SlideEntry(
             slide=slide,
-            path=Path(
-                os.path.abspath(self.folder / slide)
-            ),  # not resolve(): readers look at a link's name, not its target's
-            patient_id=self.text(row, "patient_id"),
+            # not resolve(): readers look at a link's name, not its target's
+            path=Path(os.path.abspath(self.folder / slide)),
+            patient_id=self.identifier(row, "patient_id"),
             label=self.label(row),
             clinical=clinical,
             mpp=self.mpp(row),
@@ -104,61 +105,97 @@ class _RowReader:
             row=row.line,
         )
 
-    def text(self, row: TableRow, column: str) -> str:
-        if column not in self.usable:
+    def sound(self, row: TableRow, column: str) -> Any:
+        """A cell; None where there is none, or where it has a problem, which is noted."""
+        cell = row.cells.get(column) if column in self.usable else None
+        if isinstance(cell, CellFault):
+            told = f"found {cell.found}, expected {cell.expected}"
+            self.problems.add(row.line, column, told, f"expected {cell.expected}")
+        return None if self.problems.touch(row.line, column) else cell
+
+    def name(self, row: TableRow, column: str) -> str:
+        """A cell as text; empty where it is empty or has a problem, which is noted."""
+        cell = self.sound(row, column)
+        fault = identifier_fault(cell)
+        if fault is not None:
+            self.problems.add_cell(row.line, column, cell, fault.expected)
             return ""
-        cell = row.cells[column]
-        if is_missing(cell):
-            self.problems.add(row.line, column, f"found {shown(cell)}, expected a value in every row.")
-            return ""
-        return cell
+        return as_text(cell)
+
+    def identifier(self, row: TableRow, column: str) -> str:
+        """As :meth:`name`, of a cell that must hold something."""
+        text = self.name(row, column)
+        if not is_missing(text):
+            return text
+        if column in self.usable and not self.problems.touch(row.line, column):
+            self.problems.add_cell(row.line, column, row.cells[column], "a value in every row; fill in the cell.")
+        return ""
 
     def label(self, row: TableRow) -> int | None:
-        if "label" not in self.usable:
+        """The label's index, or None."""
+        text, classes = self.name(row, "label"), self.schema.classes
+        if text in classes:
+            return classes.index(text)
+        if "label" not in self.usable or self.problems.touch(row.line, "label"):
             return None
-        cell, classes = row.cells["label"], self.schema.classes
-        if cell in classes:
-            return classes.index(cell)
-        if self.require_labels or not is_missing(cell):
+        if self.require_labels or not is_missing(text):
             empty_allowed = "" if self.require_labels else ", or an empty cell"
-            expected = f"one of {', '.join(classes)}{empty_allowed}.{did_you_mean(cell, classes)}"
-            self.problems.add(row.line, "label", f"found {shown(cell)}, expected {expected}")
+            expected = f"one of {', '.join(classes)}{empty_allowed}; correct the cell, or the classes in the schema."
+            hint = did_you_mean(text, classes)
+            found = f"found {shown(text)}, expected {expected}{hint}"
+            self.problems.add(row.line, "label", found, f"expected {expected}")
         return None
 
     def mpp(self, row: TableRow) -> float | None:
-        if "mpp" not in self.usable or is_missing(row.cells["mpp"]):
+        """Micrometres per pixel, or None."""
+        cell = self.sound(row, "mpp")
+        if is_missing(cell):
             return None
         try:
-            mpp = parse_number(row.cells["mpp"])
+            # Nothing separates thousands here, so that a comma can only be the decimal sign.
+            written = cell if self.point_only or not isinstance(cell, str) else cell.replace(",", ".")
+            mpp = parse_number(written)
         except CellError:
             mpp = 0.0
         if mpp <= 0:
-            self.problems.add(
-                row.line,
-                "mpp",
-                f"found {shown(row.cells['mpp'])}, expected micrometres per pixel, such as 0.25, or an empty cell.",
-            )
+            expected = "micrometres per pixel above 0, such as 0.25, or an empty cell; correct the cell."
+            self.problems.add_cell(row.line, "mpp", cell, expected)
             return None
         return mpp
 
     def fold(self, row: TableRow) -> int | None:
-        if "fold" not in self.usable or is_missing(row.cells["fold"]):
+        """The table's fold, or None."""
+        cell = self.sound(row, "fold")
+        if is_missing(cell):
             return None
-        if not _FOLD.fullmatch(row.cells["fold"]):
-            self.problems.add(
-                row.line, "fold", f"found {shown(row.cells['fold'])}, expected a whole number from 0, such as 0 or 4."
-            )
+        text = as_text(cell)
+        if not _FOLD.fullmatch(text):
+            self.problems.add_cell(row.line, "fold", cell, "a whole number from 0, such as 0 or 4; correct the cell.")
             return None
-        return int(row.cells["fold"])
+        return int(text)
 
 
-def _missing_slides(entries: tuple[SlideEntry, ...]) -> list[str]:
-    """One message that lists every slide file that is not there."""
+def _check_slide_files(entries: Sequence[SlideEntry], problems: Problems) -> None:
+    """All slide files are there. One message lists those that are not, however many other problems there are."""
     absent = [entry for entry in entries if entry.slide and not os.path.isfile(entry.path)]
     if not absent:
-        return []
+        return
     listed = [
         f"\n      row {entry.row}: {entry.path}{' (a folder)' if os.path.isdir(entry.path) else ''}" for entry in absent
     ]
     cure = "copy the files there or correct the cells, which are paths relative to the table's folder"
-    return [f'column "slide": {len(absent)} of {len(entries)} slide files not found; {cure}:{"".join(listed)}']
+    if any("\\" in entry.slide for entry in absent):
+        cure += ", with / between folders"
+    summary = f"{len(absent)} of {len(entries)} slide files not found; {cure}:{''.join(listed)}"
+    kept = f"expected the path of a slide file, relative to the table's folder; it was not found: {cure}."
+    problems.add_rows(summary, "slide", [entry.row for entry in absent], kept)
+
+
+def _log_others(entries: Sequence[SlideEntry], schema: ClinicalSchema) -> None:
+    """Say how often ``other: true`` was made use of: a level that was forgotten shows there."""
+    for variable in schema.variables:
+        if isinstance(variable, CategoricalVariable) and variable.other:
+            place = schema.slices[variable.name].stop - 1  # "other" comes last
+            rows = sum(bool(entry.clinical[place] == 1) for entry in entries)
+            if rows:
+                logger.info('Column "%s": %d rows count as other, being none of the levels.', variable.name, rows)

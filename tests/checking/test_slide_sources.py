@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from persam_monai.checking import find_slides
+from persam_monai.checking.sources import find_slides
 from persam_monai.errors import UserError
 
 

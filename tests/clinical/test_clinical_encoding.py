@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from persam_monai.clinical import ClinicalSchema
@@ -69,7 +71,14 @@ def test_layout_names_every_number(schema: ClinicalSchema) -> None:
     ]
 
 
-@pytest.mark.parametrize("missing", ["", "  ", "NA", "n/a", "NaN", None, math.nan, np.float32("nan")])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        *("", "  ", "NA", "n/a", "#N/A", "NaN", "<NA>", "Null", ".", "-", "–", "—", "?", "Unknown", "not known"),
+        *("not available", "Missing", None, math.nan, np.float32("nan"), np.datetime64("NaT"), pd.NA, pd.NaT),
+        Decimal("NaN"),
+    ],
+)
 def test_missing_is_nan_in_every_component(schema: ClinicalSchema, missing: object) -> None:
     assert np.isnan(schema.encode(dict.fromkeys(schema.variable_names, missing), "here")).all()
 
@@ -137,7 +146,14 @@ def test_an_unknown_name_suggests_the_known_one(schema: ClinicalSchema) -> None:
 
 
 def test_all_problems_of_a_record_come_together(schema: ClinicalSchema) -> None:
-    record: dict[str, object] = {"age": "old", "sex": "x", "b_symptoms": "?", "ldh": "0", "other": "1", "stage": "2"}
+    record: dict[str, object] = {
+        "age": "old",
+        "sex": "x",
+        "b_symptoms": "perhaps",
+        "ldh": "0",
+        "other": "1",
+        "stage": "2",
+    }
     vector, problems = schema.encode_cells(record)
     assert {problem.column for problem in problems} == {"age", "sex", "b_symptoms", "ldh", "other"}
     np.testing.assert_array_equal(vector, np.array([math.nan] * 5 + [0, 1, 0], np.float32))

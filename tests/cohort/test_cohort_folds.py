@@ -68,6 +68,41 @@ def test_no_patient_stands_in_two_folds_and_classes_are_spread_evenly(seed: int)
         assert {assignment[patient] for patient in parts.validation.patients} == {(fold + 1) % folds}
 
 
+def test_a_thousand_cohorts_leak_no_patient() -> None:
+    for seed in range(1000):
+        cohort, folds = random_cohort(seed + 10_000)
+        assignment = assign_folds(cohort, folds, seed)
+        table = np.zeros((3, folds), int)
+        for patient, label in cohort.patient_labels.items():
+            assert label is not None
+            table[label, assignment[patient]] += 1
+        assert (np.abs(table - table.sum(axis=1, keepdims=True) / folds) < 1).all()
+        fold = seed % folds
+        training = [other for other in range(folds) if other not in (fold, (fold + 1) % folds)]
+        if (table[:, training].sum(axis=1) == 0).any():  # a class is too rare for this fold: there is no split at all
+            continue
+        parts = split(cohort, fold, folds, seed)
+        patients = [{entry.patient_id for entry in part} for part in parts]
+        assert all(patients)
+        assert sum(map(len, patients)) == len(set.union(*patients)) == len(assignment)
+        rows = [entry.row for part in parts for entry in part]
+        assert len(rows) == len(cohort)
+        assert set(rows) == {entry.row for entry in cohort}
+
+
+def test_what_is_known_of_validation_and_test_patients_does_not_reach_the_training_part() -> None:
+    cohort = make_cohort([0, 1, 2] * 10, [2] * 30)
+    parts = split(cohort, 1)
+    training = set(parts.train.patients)
+    changed = cohort.subset(
+        entry if entry.patient_id in training else replace(entry, clinical=-1 - entry.clinical) for entry in cohort
+    )
+    again = split(changed, 1)
+    np.testing.assert_array_equal(again.train.clinical_matrix(), parts.train.clinical_matrix())
+    assert again.train.entries == parts.train.entries
+    assert not np.isin(again.test.clinical_matrix(), parts.test.clinical_matrix()).any()
+
+
 def test_five_folds_are_three_to_one_to_one() -> None:
     cohort = make_cohort([0, 1, 2] * 10)
     for fold in range(5):
@@ -125,7 +160,7 @@ def test_a_fold_outside_is_refused(fold: int) -> None:
 def test_a_class_absent_from_training_is_named_with_its_patients(caplog: pytest.LogCaptureFixture) -> None:
     cohort = make_cohort([0] * 10 + [1] * 10 + [2])
     (rare,) = (fold for patient, fold in assign_folds(cohort).items() if patient == "P20")
-    assert "patients of class C: 1, for 5 folds" in caplog.text
+    assert "Class 3 of the schema: 1 patients for 5 folds" in caplog.text
     with pytest.raises(UserError, match=r"cohort\.csv: .*class C \(patients in all: 1\).*Add patients of that class"):
         split(cohort, rare)
     assert "P20" in split(cohort, (rare + 2) % 5).train.patients

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measured quantities: how their cells are written, and which numbers the network sees."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from persam_monai.clinical.cells import CellError
+from persam_monai.clinical.numbers import NumberFormat, parse_number, read_text
+from persam_monai.clinical.numeric_keys import parse_numeric
+from persam_monai.clinical.rules import PLAIN_RULES, CellRules
+from persam_monai.clinical.variables import Report, Variable
+from persam_monai.errors import did_you_mean
+
+_COMPARED = re.compile(r"(<=|>=|[<>≤≥])\s*(.*)", re.DOTALL)
+_FOLLOWED = re.compile(r"([+-]?[0-9][0-9.,]*)\s*([^\s0-9.,+-].*)", re.DOTALL)
+_LARGEST = float(np.finfo(np.float32).max)
+_DOUBLE_DIGITS = 17  # enough to tell any two 64-bit numbers apart
+_PLAIN = (1e-6, 1e16)  # between these a number is written without an exponent
+
+
+@dataclass(frozen=True)
+class NumericVariable(Variable):
+    """A measured quantity.
+
+    Args:
+        name: the column of the cohort table.
+        unit: of bare numbers and of ``range``; shown in messages and reports.
+        range: lowest and highest plausible value in ``unit``, both included, before ``transform``; None for no limits.
+        transform: ``"log"`` for the natural logarithm, ``"none"`` for the value as it is.
+        units: each unit that may stand in a cell, and the number that its values are multiplied by to be in ``unit``.
+        comparisons: what ``<5`` means: ``"limit"`` for 5, ``"half"`` for 2.5 (and ``>5`` for 5); None for an error.
+        decimal: decimal sign of text cells; None for what holds for the schema or the table.
+        thousands: sign between thousands in text cells; None for what holds for the schema.
+    """
+
+    kind = "numeric"
+    keys = ("unit", "range", "transform", "units", "comparisons", "decimal", "thousands", "missing_codes")
+
+    unit: str | None = None
+    range: tuple[float, float] | None = None
+    transform: str = "none"
+    units: dict[str, float] = field(default_factory=dict)
+    comparisons: str | None = None
+    decimal: str | None = None
+    thousands: str | None = None
+
+    @classmethod
+    def parse(cls, name: str, declaration: Mapping[str, Any], report: Report) -> NumericVariable:
+        """See :meth:`Variable.parse`."""
+        return cls(name, **parse_numeric(declaration, report))
+
+    def _options(self) -> dict[str, Any]:
+        options = {
+            "unit": self.unit,
+            "range": list(self.range) if self.range else None,
+            "transform": self.transform if self.transform != "none" else None,
+            "units": dict(self.units) or None,
+            "comparisons": self.comparisons,
+            "decimal": self.decimal,
+            "thousands": self.thousands,
+        }
+        return {key: value for key, value in options.items() if value is not None}
+
+    @property
+    def date_cure(self) -> str:
+        """See :attr:`Variable.date_cure`."""
+        return "a number, not a date; format the column as numbers in the spreadsheet"
+
+    def number_format(self, rules: CellRules = PLAIN_RULES) -> NumberFormat:
+        """See :meth:`Variable.number_format`."""
+        thousands = self.thousands or rules.thousands
+        decimal = self.declared_decimal(rules) or rules.table_decimal or "."
+        return NumberFormat(decimal, thousands)
+
+    def declared_decimal(self, rules: CellRules) -> str | None:
+        """The decimal sign that the schema settles, or None: a comma between thousands leaves only the point."""
+        point = "." if (self.thousands or rules.thousands) == "," else None
+        return self.decimal or rules.decimal or point
+
+    def encoded(self, value: float) -> float:
+        """What the network sees of a value in ``unit``.
+
+        Raises:
+            CellError: if the value is infinite, outside ``range``, has no logarithm, or is too large for 32 bits.
+        """
+        if not math.isfinite(value):
+            raise CellError("a finite number")
+        if self.range is not None and not self.range[0] <= value <= self.range[1]:
+            unit = f" {self.unit}" if self.unit else ""
+            limits = f"{self.range[0]:.10g} to {self.range[1]:.10g}{unit}"
+            raise CellError(f"a number from {limits} (is the unit right? else widen the range in the schema)")
+        if self.transform == "log" and value <= 0:
+            raise CellError("a number above 0, because the schema says transform: log")
+        encoded = self.transformed(value)
+        if abs(encoded) > _LARGEST:
+            raise CellError("a number that fits in 32-bit floating point")
+        return encoded
+
+    def transformed(self, value: float) -> float:
+        """A value in ``unit``, or its logarithm; nothing is checked."""
+        return math.log(value) if self.transform == "log" else value
+
+    def value(self, encoded: float) -> float:
+        """The way back from :meth:`encoded`, inside ``range``."""
+        value = float(encoded)
+        if self.transform == "log":
+            try:
+                value = math.exp(value)
+            except OverflowError:  # the logarithm of the largest numbers, rounded up to 32 bits
+                value = sys.float_info.max
+        return value if self.range is None else min(max(value, self.range[0]), self.range[1])
+
+    def _encode_known(self, value: object, rules: CellRules) -> tuple[float, ...]:
+        numbers = self.number_format(rules)
+        number = self._measured(value.strip(), numbers) if isinstance(value, str) else parse_number(value)
+        return (self.encoded(number),)
+
+    def _measured(self, text: str, numbers: NumberFormat) -> float:
+        """The value in ``unit`` of a text with, perhaps, a comparison sign and a unit."""
+        compared = _COMPARED.fullmatch(text)
+        if compared is None:
+            return self._in_unit(text, numbers)
+        if self.comparisons is None:
+            raise CellError(
+                "a number without a comparison sign; if the column has limits of detection, declare comparisons: limit "
+                "or comparisons: half in the schema"
+            )
+        value = self._in_unit(compared[2], numbers)
+        if self.comparisons == "limit" or compared[1] in (">", ">=", "≥"):
+            return value
+        if value < 0:
+            raise CellError("a limit from 0 up, because comparisons: half of a negative one would lie above it")
+        return value / 2
+
+    def _in_unit(self, text: str, numbers: NumberFormat) -> float:
+        """The value in ``unit`` of a text with, perhaps, a unit."""
+        number = read_text(text, numbers)
+        if number is not None:
+            return number
+        for unit in sorted(self.units, key=len, reverse=True):
+            amount = _without(text, unit)
+            number = None if amount is None else read_text(amount, numbers)
+            if number is not None:
+                return number * self.units[unit]
+        followed = _FOLLOWED.fullmatch(text)
+        if followed is not None:
+            parse_number(followed[1], numbers)  # with a wrong decimal sign, that is what there is to say
+            raise CellError(self._unit_cure(followed[2]))
+        return parse_number(text, numbers)  # which raises
+
+    def _unit_cure(self, found: str) -> str:
+        """What was expected instead of a number followed by something that is no declared unit."""
+        if self.units:
+            return f"a number, alone or with one of the units {', '.join(self.units)}.{did_you_mean(found, self.units)}"
+        bare = f"a number in {self.unit} without the unit" if self.unit else "a number without a unit"
+        return f"{bare}; if cells have units, declare unit and units in the schema, such as units: {{g/L: 1, g/dL: 10}}"
+
+    def _cell_known(self, numbers: np.ndarray, rules: CellRules) -> str:
+        write, text = self.number_format(rules).write, self.text(numbers[0])
+        if not self.is_missing(float(text), rules):
+            return write(text)
+        # A unit or a comparison sign made this value; on its own it would be a missing code.
+        return f"{write(text)} {self.unit}" if self.unit in self.units else write(self.text(numbers[0], rules))
+
+    def text(self, encoded: float, rules: CellRules | None = None) -> str:
+        """The shortest text, with a decimal point, of a value that is encoded as this number.
+
+        Args:
+            encoded: a number that :meth:`encode` returned.
+            rules: leave out texts that are a missing code under them; None for no such care.
+        """
+        value = self.value(float(encoded)) + 0.0  # no sign before 0
+        for text in _texts(value):
+            code = rules is not None and self.is_missing(float(text), rules)
+            if not code and self._becomes(float(text), np.float32(encoded)):
+                return _plain(text)
+        return _plain(f"{value!r}")
+
+    def _becomes(self, value: float, encoded: np.float32) -> bool:
+        try:
+            return bool(np.float32(self.encoded(value)) == encoded)
+        except CellError:
+            return False
+
+
+def _without(text: str, unit: str) -> str | None:
+    """What stands before a unit; None if the text does not end with it. The two signs for micro are one."""
+    text, unit = text.replace("\u00b5", "\u03bc"), unit.replace("\u00b5", "\u03bc")
+    amount = text[: len(text) - len(unit)]
+    # Without the space, "5.210^9/L" might be 5.2 as well as 5.
+    joined = bool(amount) and not amount[-1].isspace() and unit[0] in "0123456789+-.,"
+    return amount.strip() if text.endswith(unit) and not joined else None
+
+
+def _texts(value: float) -> Iterator[str]:
+    """Texts of a value, short ones first; the last ones are its neighbours, for when the value itself is a code."""
+    for digits in range(1, _DOUBLE_DIGITS + 1):
+        yield f"{value:.{digits}g}"
+    for neighbour in (math.nextafter(value, math.inf), math.nextafter(value, -math.inf)):
+        yield f"{neighbour!r}"
+
+
+def _plain(text: str) -> str:
+    """A number's text without an exponent, unless it is very large or small."""
+    size = abs(float(text))
+    if "e" not in text or (size and not _PLAIN[0] <= size < _PLAIN[1]):
+        return text
+    return format(Decimal(text), "f")

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables in Parquet files, the records counted from 1."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from persam_monai.cohort.tables.table import CellFault, Table, TableRow, check_filled
+from persam_monai.errors import UserError
+
+_PLAIN = (str, bool, int, float)
+
+
+def read_parquet(path: Path) -> Table:
+    """Read a Parquet file.
+
+    Numbers, truth values and dates stay what they are; text loses the spaces around it; nulls are empty cells.
+
+    Raises:
+        UserError: if the file is no Parquet file or has no records.
+    """
+    try:
+        table = _read(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a readable Parquet file ({type(error).__name__}); write it again, or give the table the "
+            "ending of its format."
+        ) from error
+    check_filled(path, table.columns, table.rows)
+    return table
+
+
+def _read(path: Path) -> Table:
+    with pq.ParquetFile(path) as file:
+        content = file.read()
+    names = tuple(name.strip() for name in content.column_names)
+    faults: dict[str, CellFault] = {}
+    columns: list[list[object]] = []
+    for name, column in zip(names, content.columns, strict=True):
+        if pa.types.is_nested(column.type) or _is_binary(column.type):
+            faults[name] = CellFault(f"the type {column.type}", "text, numbers, truth values or dates")
+            columns.append([None] * len(column))
+        else:
+            columns.append([_cell(value, column.type) for value in column.to_pylist()])
+    rows = tuple(
+        TableRow(number, {name: cell for name, cell in zip(names, cells, strict=True) if name})
+        for number, cells in enumerate(zip(*columns, strict=True), start=1)
+        if any(cell not in (None, "") for cell in cells)
+    )
+    return Table(path, names, rows, faults=faults)
+
+
+def _is_binary(kind: Any) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _cell(value: Any, kind: Any) -> object:
+    """A value as :class:`~persam_monai.cohort.tables.TableRow` has it."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, float) and (pa.types.is_float32(kind) or pa.types.is_float16(kind)):
+        # 0.1 as it was meant, not 0.10000000149: limits of ranges are exact
+        narrow = np.float32(value) if pa.types.is_float32(kind) else np.float16(value)
+        return float(str(narrow))
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if value is None or isinstance(value, _PLAIN) or hasattr(value, "isoformat") or hasattr(value, "total_seconds"):
+        return value
+    return str(value)  # such as a UUID
