@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast things are: the network, and the reading of slides."""
+"""What things cost and yield: speed of the network and of reading slides, accuracy when clinical values are missing."""

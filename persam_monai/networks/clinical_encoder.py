@@ -8,47 +8,81 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from persam_monai.clinical.statistics import fit_statistics
 from persam_monai.errors import UserError
+from persam_monai.networks.missing import MissingTokens, check_missing, variable_sizes
 
 
 class ClinicalEncoder(nn.Module):
     """Turns a record with gaps into M clinical tokens.
 
-    A missing value (NaN) becomes the median of the training records, then every variable is standardised with their
+    A missing value (NaN) becomes the median of the training records, then every number is standardised with their
     mean and standard deviation. These statistics are buffers, fitted once and saved with the weights, so that training
     and serving cannot differ. Each group of variables then has a network of its own: linear d → R/2, ReLU,
     linear → R.
 
     Args:
-        groups: number of variables of each group, in the record's order (the paper: 18 of the interview, 10 of the
-            blood test). At least one group: balanced attention and the record's attentions are means over the tokens.
+        groups: how many numbers of the record belong to each group, in the record's order (the paper: 18 of the
+            interview, 10 of the blood test). At least one group: balanced attention and the record's attentions are
+            means over the tokens.
         width: R, the length of a token; even.
+        missing: ``"median"``, as in the paper: that is all; or ``"learned"``: in addition the tokens are told what was
+            filled in, see :class:`~persam_monai.networks.missing.MissingTokens`.
+        dropout: in [0, 1). In training each variable of each record is treated as missing with this probability and,
+            independently, each group as a whole: practice for records with larger gaps. 0 draws no random number.
+        variables: how many numbers each variable of each group has (a category of three levels has three, which are
+            missing together); ``None`` if every number is a variable. A variable without one of its numbers is missing.
 
     Raises:
-        ValueError: if there is no group, a group has no variable, or ``width`` is odd.
+        ValueError: if there is no group, a group has no number, ``width`` is odd, ``missing`` is unknown, ``dropout``
+            is out of range, or ``variables`` do not add up to ``groups``.
+
+    Example:
+        >>> encoder = ClinicalEncoder([5, 3], 64, missing="learned", variables=[[1, 1, 3], [1, 2]])
+        >>> encoder(torch.full((1, 8), torch.nan)).shape
+        torch.Size([1, 2, 64])
     """
 
-    def __init__(self, groups: Sequence[int], width: int = 512) -> None:
+    def __init__(
+        self,
+        groups: Sequence[int],
+        width: int = 512,
+        missing: str = "median",
+        dropout: float = 0.0,
+        variables: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         super().__init__()
         if len(groups) == 0 or min(groups) < 1:
             raise ValueError(f"clinical_groups must name at least one group of at least one variable, got {groups}.")
         if width % 2:
             raise ValueError(f"width must be even, got {width}.")
+        check_missing(missing, dropout)
+        sizes = variable_sizes(groups, variables)
         self.groups = [int(size) for size in groups]
-        self.variables = sum(self.groups)
+        self.record_size = sum(self.groups)
+        self.dropout = float(dropout)
         self.networks = nn.ModuleList(
             nn.Sequential(nn.Linear(size, width // 2), nn.ReLU(), nn.Linear(width // 2, width)) for size in self.groups
         )
-        self.median = nn.Buffer(torch.zeros(self.variables))
-        self.mean = nn.Buffer(torch.zeros(self.variables))
-        self.scale = nn.Buffer(torch.ones(self.variables))
+        counts = [len(group) for group in sizes]
+        self.tokens = MissingTokens(counts, width) if missing == "learned" else None
+        self.median = nn.Buffer(torch.zeros(self.record_size))
+        self.mean = nn.Buffer(torch.zeros(self.record_size))
+        self.scale = nn.Buffer(torch.ones(self.record_size))
         self.fitted = nn.Buffer(torch.tensor(False))
+        # Follow from the arguments, so they are not saved: models that were made without them load as they are.
+        numbers = torch.tensor([size for group in sizes for size in group])
+        group_of = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        variable_of = torch.arange(sum(counts)).repeat_interleave(numbers)
+        self.group_of = nn.Buffer(group_of, persistent=False)  # [V], of each variable
+        self.variable_of = nn.Buffer(variable_of, persistent=False)  # [F], of each number
 
     def forward(self, clinical: Tensor) -> Tensor:
         """Clinical tokens.
 
         Args:
-            clinical: ``[B, sum(groups)]``, in the units of the records that were fitted; NaN where missing.
+            clinical: ``[B, F]`` with F = ``sum(groups)``, in the units of the records that were fitted; NaN where
+                missing.
 
         Returns:
             ``[B, M, R]``, one token per group.
@@ -58,59 +92,81 @@ class ClinicalEncoder(nn.Module):
             RuntimeError: if a record holds a value and the statistics were never fitted. (A record without any value
                 has nothing to standardise and always passes.)
         """
-        if clinical.dim() != 2 or clinical.shape[1] != self.variables:
-            raise ValueError(f"clinical must be [B, {self.variables}] for groups {self.groups}, got {clinical.shape}.")
-        missing = clinical.isnan()  # [B, V]
+        if clinical.dim() != 2 or clinical.shape[1] != self.record_size:
+            raise ValueError(
+                f"clinical must be [B, {self.record_size}] for groups {self.groups}, got {clinical.shape}."
+            )
+        missing = clinical.isnan()  # [B, F]
         if not bool(self.fitted) and not bool(missing.all()):
             raise RuntimeError(
                 "The clinical encoder has no statistics: call fit(records) with the training fold's records, load "
                 "trained weights, or call assume_standardised() for records that are standardised already."
             )
+        if self.training and self.dropout > 0:
+            missing = missing | self._dropped(clinical)
         filled = torch.where(missing, self.median, clinical.to(self.median.dtype))
         groups = ((filled - self.mean) / self.scale).split(self.groups, dim=1)
         tokens: list[Tensor] = []
         for index, network in enumerate(self.networks):
             tokens.append(network(groups[index]))  # [B, R]
-        return torch.stack(tokens, dim=1)  # [B, M, R]
+        stacked = torch.stack(tokens, dim=1)  # [B, M, R]
+        if self.tokens is not None:
+            stacked = self.tokens(stacked, self._variables_of(missing))
+        return stacked
+
+    def _dropped(self, clinical: Tensor) -> Tensor:
+        """Which numbers of each record chance takes away, bool ``[B, F]``: single variables, and whole groups."""
+        variables = len(self.group_of)
+        draws = torch.rand((clinical.shape[0], variables + len(self.groups)), device=clinical.device) < self.dropout
+        lost = draws[:, :variables] | draws[:, variables:][:, self.group_of]  # [B, V]
+        return lost[:, self.variable_of]  # [B, F]
+
+    def _variables_of(self, missing: Tensor) -> Tensor:
+        """Which variables lack a number, bool ``[B, V]``, from ``[B, F]``."""
+        variables = torch.arange(len(self.group_of), device=missing.device)
+        belongs = variables[:, None] == self.variable_of  # [V, F]
+        return (missing[:, None] & belongs).any(dim=2)
 
     @torch.jit.unused
     @torch.no_grad()
-    def fit(self, records: Tensor, refit: bool = False) -> None:
-        """Takes median, mean and standard deviation of every variable from the training records.
+    def fit(self, records: Tensor) -> None:
+        """Takes median, mean and standard deviation of every number from the training records.
 
-        The median is that of the observed values. Mean and (population) standard deviation are those after filling
-        the gaps with it, as scikit-learn's ``SimpleImputer`` followed by ``StandardScaler`` has them. A constant
-        variable has scale 1; a variable nobody has has median 0, mean 0 and scale 1.
+        They are those of :func:`~persam_monai.clinical.statistics.fit_statistics`. The same records once more change
+        nothing.
 
         Args:
-            records: ``[P, sum(groups)]``, one row per patient of the training fold; NaN where missing.
-            refit: replace statistics that are there already.
+            records: ``[P, F]``, one row per patient of the training fold; NaN where missing.
 
         Raises:
-            UserError: if statistics are there already and ``refit`` is false.
+            UserError: if there are statistics of other records already.
             ValueError: if ``records`` is empty, of another shape, or infinite somewhere.
         """
-        if self.fitted and not refit:
+        if records.dim() != 2 or records.shape[1] != self.record_size or records.shape[0] == 0:
+            raise ValueError(f"records must be [P, {self.record_size}] with P at least 1, got {tuple(records.shape)}.")
+        found = fit_statistics(records.detach().cpu().double().numpy())
+        median, mean, scale = (torch.from_numpy(values) for values in (found.median, found.mean, found.scale))
+        if not self.fitted:
+            self._set(median, mean, scale)
+        elif not self._has(median, mean, scale):
             raise UserError(
-                "The clinical encoder has its statistics already (from a checkpoint?): other ones would change what "
-                "its weights mean. Pass refit=True to replace them."
+                "The clinical encoder has the statistics of other records already (from a checkpoint?), and its "
+                "weights mean something with those alone: build a new network to train on these records."
             )
-        if records.dim() != 2 or records.shape[1] != self.variables or records.shape[0] == 0:
-            raise ValueError(f"records must be [P, {self.variables}] with P at least 1, got {tuple(records.shape)}.")
-        if records.isinf().any():
-            columns = records.isinf().any(dim=0).nonzero().flatten().tolist()
-            raise ValueError(f"records must be finite or NaN, found infinite values in columns {columns}.")
-        values = records.to(device="cpu", dtype=torch.float64)
-        median = values.nanquantile(0.5, dim=0).nan_to_num(0.0)  # [V]
-        filled = torch.where(values.isnan(), median, values)  # [P, V]
-        constant = filled.amax(dim=0) == filled.amin(dim=0)
-        mean = torch.where(constant, filled[0], filled.mean(dim=0))
-        self._set(median, mean, filled.std(dim=0, correction=0).masked_fill(constant, 1.0))
 
     @torch.jit.unused
     def assume_standardised(self) -> None:
         """Sets the statistics to the identity: records come standardised, and a missing value is the mean, 0."""
-        self._set(torch.zeros(self.variables), torch.zeros(self.variables), torch.ones(self.variables))
+        zeros = torch.zeros(self.record_size)
+        self._set(zeros, zeros, torch.ones(self.record_size))
+
+    @torch.jit.unused
+    def _has(self, median: Tensor, mean: Tensor, scale: Tensor) -> bool:
+        """Whether the statistics are these, as far as float32 can tell."""
+        pairs = ((self.median, median), (self.mean, mean), (self.scale, scale))
+        return all(
+            bool(((kept.cpu().double() - found).abs() <= 1e-6 * (found.abs() + scale)).all()) for kept, found in pairs
+        )
 
     @torch.jit.unused
     def _set(self, median: Tensor, mean: Tensor, scale: Tensor) -> None:

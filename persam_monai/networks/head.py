@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from persam_monai.networks.attention import Attention
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
+from persam_monai.networks.missing import check_missing, variable_sizes
 from persam_monai.networks.precision import at_least_float32
 from persam_monai.settings import is_no, is_yes, or_none
 
@@ -24,7 +25,7 @@ class Head(nn.Module):
 
     Args:
         num_classes: C, at least 2.
-        clinical_groups: number of clinical variables of each group; each group is one token.
+        clinical_groups: how many numbers of the record belong to each group; each group is one token.
         feature_dim: D, the length of a patch's feature vector.
         width: R, the length of a token.
         projection_hidden: hidden units (ReLU) of the two-layer projection of patch features; ``None`` is one linear
@@ -36,6 +37,10 @@ class Head(nn.Module):
         dropout: probability; attention weights of bags above 1024 patches go without.
         exploratory: false takes ψ ≡ 1 in the aggregator: the record does not ask for patches.
         relevance: false takes φ ≡ 1 in the aggregator: the record does not weigh classes.
+        missing: ``"median"`` fills gaps of the record with medians, as the paper does; ``"learned"`` also tells the
+            network where, see :class:`~persam_monai.networks.ClinicalEncoder`.
+        clinical_dropout: probability in [0, 1) that training treats a clinical variable, or a whole group, as missing.
+        clinical_variables: how many numbers each variable of each group has; ``None`` if each number is a variable.
 
     Attributes:
         settings: the arguments it was built with, JSON-able; ``type(head)(**head.settings)`` builds its like.
@@ -43,7 +48,7 @@ class Head(nn.Module):
             extractor.
 
     Raises:
-        ValueError: if a size or ``attention`` is not possible.
+        ValueError: if a size, ``attention``, or what is said about missing values is not possible.
     """
 
     def __init__(
@@ -60,6 +65,9 @@ class Head(nn.Module):
         dropout: float = 0.1,
         exploratory: bool = True,
         relevance: bool = True,
+        missing: str = "median",
+        clinical_dropout: float = 0.0,
+        clinical_variables: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         if layers < 0:
@@ -69,6 +77,10 @@ class Head(nn.Module):
         for name, value in (("exploratory", exploratory), ("relevance", relevance)):
             if not (is_yes(value) or is_no(value)):
                 raise ValueError(f"{name} must be true or false, got {value!r}.")
+        check_missing(missing, clinical_dropout)
+        clinical_variables = or_none(clinical_variables)
+        if clinical_variables is not None:
+            clinical_variables = variable_sizes(clinical_groups, clinical_variables)
         settings: dict[str, Any] = {
             "num_classes": num_classes,
             "clinical_groups": list(clinical_groups),
@@ -82,17 +94,25 @@ class Head(nn.Module):
             "dropout": dropout,
             "exploratory": is_yes(exploratory),  # the command line hands over words
             "relevance": is_yes(relevance),
+            "missing": missing,
+            "clinical_dropout": clinical_dropout,
+            "clinical_variables": clinical_variables,
         }
         self.settings = settings
         self.num_classes = num_classes
         self.feature_dim = feature_dim
-        self.variables = sum(clinical_groups)
+        self.record_size = sum(clinical_groups)
         self.reads_patches = True
         self._build()
 
     def _build(self) -> None:
         """Make the layers that ``settings`` describe."""
         raise NotImplementedError(f"{type(self).__name__} defines no _build.")
+
+    def _make_clinical_encoder(self) -> ClinicalEncoder:
+        """What reads the record, for :meth:`_build`."""
+        names = ("clinical_groups", "width", "missing", "clinical_dropout", "clinical_variables")
+        return ClinicalEncoder(*(self.settings[name] for name in names))
 
     def forward(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Class logits ``[B, C]``; arguments as in :meth:`attend`."""
@@ -133,11 +153,11 @@ class Head(nn.Module):
             raise ValueError(f"features must be [B, {self.feature_dim}, N] with N at least 1, got {features.shape}.")
         bags, places = features.shape[0], features.shape[2]
         if clinical is None:
-            clinical = torch.full((bags, self.variables), float("nan"), device=features.device)
+            clinical = torch.full((bags, self.record_size), float("nan"), device=features.device)
         if clinical.shape[0] != bags:
             raise ValueError(f"There must be one record per bag: got {clinical.shape[0]} records for {bags} bags.")
-        if clinical.dim() != 2 or clinical.shape[1] != self.variables:
-            raise ValueError(f"clinical must be [B, {self.variables}], got {clinical.shape}.")
+        if clinical.dim() != 2 or clinical.shape[1] != self.record_size:
+            raise ValueError(f"clinical must be [B, {self.record_size}], got {clinical.shape}.")
         if mask is None:
             return features, clinical, torch.ones((bags, places), dtype=torch.bool, device=features.device)
         if mask.shape[0] != bags or mask.shape[1] != places or mask.dtype != torch.bool:

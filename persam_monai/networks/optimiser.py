@@ -23,7 +23,9 @@ def parameter_groups(
 
     Args:
         network: a :class:`~persam_monai.networks.PersAM` or :class:`~persam_monai.networks.PersAMHead`; parameters
-            under ``extractor`` and ``clinical_encoder`` have rates of their own, all others are the head's.
+            under ``extractor`` and ``clinical_encoder`` have rates of their own, all others are the head's. The head's
+            are also the clinical encoder's learned tokens for missing values: free vectors before a layer-norm, as
+            class tokens are, which at the clinical networks' small rate would stay where they start.
         lr_extractor: learning rate of the extractor.
         lr_head: learning rate of projection, tokens, encoder, aggregator and classifier.
         lr_clinical: learning rate of the clinical networks.
@@ -59,7 +61,7 @@ def _belongs(item: tuple[str, Tensor], room: str, exempt: bool, decay_norms: boo
     its_room = "head"
     if parts[0] == "extractor":
         its_room = "extractor"
-    elif "clinical_encoder" in parts:
+    elif "clinical_encoder" in parts and "tokens" not in parts:
         its_room = "clinical"
     is_exempt = not decay_norms and (parameter.dim() < 2 or "tokens" in parts)  # norms and biases have one dimension
     return its_room == room and is_exempt == exempt

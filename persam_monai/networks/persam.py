@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from persam_monai.networks.aggregator import Aggregator
 from persam_monai.networks.attention import Attention
 from persam_monai.networks.blocks import bag_classifier, patch_projection
-from persam_monai.networks.clinical_encoder import ClinicalEncoder
 from persam_monai.networks.encoder import Encoder
 from persam_monai.networks.extractor import PatchExtractor
 from persam_monai.networks.head import Head
@@ -36,7 +35,7 @@ class PersAMHead(Head):
             self.settings[name] for name in ("attention", "heads", "layers", "feedforward")
         )
         tokens = len(groups)
-        self.clinical_encoder = ClinicalEncoder(groups, width)
+        self.clinical_encoder = self._make_clinical_encoder()
         self.projection = patch_projection(self.feature_dim, width, self.settings["projection_hidden"])
         self.tokens = TokenAssembly(width, tokens, self.num_classes, dropout)
         self.encoder = Encoder(layers, width, tokens, self.num_classes, attention, heads, feedforward, dropout)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from persam_monai.networks.attention import Attention
 from persam_monai.networks.blocks import bag_classifier
-from persam_monai.networks.clinical_encoder import ClinicalEncoder
 from persam_monai.networks.head import Head, unpersonalised
 
 
@@ -23,7 +22,7 @@ class ClinicalHead(Head):
 
     def _build(self) -> None:
         groups, width = self.settings["clinical_groups"], self.settings["width"]
-        self.clinical_encoder = ClinicalEncoder(groups, width)
+        self.clinical_encoder = self._make_clinical_encoder()
         self.classifier = bag_classifier(len(groups) * width, width, self.num_classes, self.settings["dropout"])
         self.reads_patches = False
 

@@ -54,8 +54,8 @@ class GatedAttentionMILHead(Head):
 
     Patch features are projected to tokens as in PersAM, pooled by :class:`GatedAttention`, and classified by PersAM's
     classifier. Arguments as :class:`~persam_monai.networks.head.Head`; of those, ``clinical_groups`` says only how long
-    a record is, and ``attention``, ``heads``, ``layers``, ``feedforward``, ``exploratory`` and ``relevance`` are not
-    used.
+    a record is, and ``attention``, ``heads``, ``layers``, ``feedforward``, ``exploratory``, ``relevance``, ``missing``,
+    ``clinical_dropout`` and ``clinical_variables`` are not used.
     """
 
     def _build(self) -> None:

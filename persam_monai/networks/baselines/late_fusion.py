@@ -9,7 +9,6 @@ from torch import Tensor
 from persam_monai.networks.attention import Attention
 from persam_monai.networks.baselines.gated_attention import GatedAttention
 from persam_monai.networks.blocks import bag_classifier, patch_projection
-from persam_monai.networks.clinical_encoder import ClinicalEncoder
 from persam_monai.networks.head import Head, unpersonalised
 
 
@@ -23,7 +22,7 @@ class LateFusionHead(Head):
 
     def _build(self) -> None:
         groups, width = self.settings["clinical_groups"], self.settings["width"]
-        self.clinical_encoder = ClinicalEncoder(groups, width)
+        self.clinical_encoder = self._make_clinical_encoder()
         self.projection = patch_projection(self.feature_dim, width, self.settings["projection_hidden"])
         self.pooling = GatedAttention(width)
         self.classifier = bag_classifier((1 + len(groups)) * width, width, self.num_classes, self.settings["dropout"])

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from persam_monai.networks.attention import Attention
 from persam_monai.networks.blocks import bag_classifier, patch_projection
-from persam_monai.networks.clinical_encoder import ClinicalEncoder
 from persam_monai.networks.encoder import Encoder
 from persam_monai.networks.head import Head, unpersonalised
 from persam_monai.networks.tokens import TokenAssembly
@@ -32,7 +31,7 @@ class TransformerHead(Head):
         )
         if layers < 1:
             raise ValueError("layers must be at least 1: without an encoder the class tokens read nothing.")
-        self.clinical_encoder = ClinicalEncoder(groups, width)
+        self.clinical_encoder = self._make_clinical_encoder()
         self.projection = patch_projection(self.feature_dim, width, self.settings["projection_hidden"])
         self.tokens = TokenAssembly(width, len(groups), self.num_classes, dropout)
         self.encoder = Encoder(layers, width, len(groups), self.num_classes, attention, heads, feedforward, dropout)

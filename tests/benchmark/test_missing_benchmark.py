@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of missing values measures what it says; what it finds is no test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from persam_monai.benchmark.missing import Effort, Part, draw_parts, measure, record_schema, table
+from persam_monai.synthetic.plan import CLASS_NAMES, DISEASES, Source, winner
+from persam_monai.synthetic.tissue import Kind
+from tests.bundle.running import ROOT
+
+SIZES = [variable.width for variable in record_schema().variables]
+WORDS = ["--seeds", "3", "4", "--patients", "12", "--test-patients", "9", "--epochs", "1", "--shares", "0.4"]
+
+
+@pytest.fixture(scope="module")
+def parts() -> list[Part]:
+    return draw_parts(7, [60, 30], bags=3, patches=200, features=16, contrast=6.0)
+
+
+def test_bags_show_the_kinds_that_the_plan_says(parts: list[Part]) -> None:
+    for part in parts:
+        for patient, kinds in zip(part.patients, part.kinds, strict=True):
+            assert set(np.unique(kinds)) == {Kind.STROMA, *patient.kinds}
+            for bag in kinds if patient.kinds else ():
+                shares = np.bincount(bag, minlength=len(Kind)) / len(bag)
+                assert 0.02 < shares[Kind.STROMA] < 0.4  # 10 to 25 %, by 200 draws
+                diseased = shares[list(patient.kinds)]
+                assert diseased.min() > 0.4 * diseased.max()
+
+
+def test_a_patch_looks_like_its_kind(parts: list[Part]) -> None:
+    training, testing = parts
+    assert training.features.shape == (60, 3, 16, 200)
+    means: dict[tuple[int, str], np.ndarray] = {}
+    for kind in Kind:
+        for name, part in (("training", training), ("testing", testing)):
+            patches = part.features.transpose(0, 1, 3, 2)[part.kinds == kind]  # [patches, D]
+            if kind is Kind.GLASS:
+                assert len(patches) == 0
+                continue
+            means[kind, name] = patches.mean(axis=0)
+            assert patches.std(axis=0) == pytest.approx(np.ones(16), abs=0.06)
+            assert np.linalg.norm(means[kind, name]) == pytest.approx(6, abs=0.3)
+    for kind in (Kind.STROMA, *DISEASES):  # the same direction for all patients, another for each kind
+        assert np.linalg.norm(means[kind, "training"] - means[kind, "testing"]) < 0.4
+    assert np.linalg.norm(means[Kind.FL, "training"] - means[Kind.DLBCL, "training"]) > 2
+
+
+def test_classes_follow_from_kinds_and_record_as_in_the_cohort(parts: list[Part]) -> None:
+    names = record_schema().classes
+    for part in parts:
+        for patient, label in zip(part.patients, part.labels, strict=True):
+            assert names[label] == CLASS_NAMES[patient.label]
+            if patient.source is Source.AMBIGUOUS:
+                first, second = patient.kinds
+                assert patient.label == winner(first, second, patient.sign)
+
+
+def test_masking_takes_whole_variables_and_more_of_them_at_a_larger_share(parts: list[Part]) -> None:
+    part = parts[0]
+    np.testing.assert_array_equal(part.masked(0.0, SIZES), part.records)
+    some, more = part.masked(0.3, SIZES), part.masked(0.5, SIZES)
+    assert (np.isnan(some) <= np.isnan(more)).all()
+    assert (np.isnan(part.records) <= np.isnan(some)).all()
+    known = ~np.isnan(more)
+    np.testing.assert_array_equal(more[known], part.records[known])
+    starts = np.cumsum([0, *SIZES])
+    for first, last in pairwise(starts):
+        gone = np.isnan(some[:, first:last])
+        assert (gone.all(axis=1) == gone.any(axis=1)).all()
+    added = np.isnan(some[:, starts[:-1]])[~np.isnan(part.records[:, starts[:-1]])].mean()
+    assert added == pytest.approx(0.3, abs=0.06)
+
+
+def test_the_seed_decides(parts: list[Part]) -> None:
+    again = draw_parts(7, [60, 30], bags=3, patches=200, features=16, contrast=6.0)
+    other = draw_parts(8, [60, 30], bags=3, patches=200, features=16, contrast=6.0)
+    for name in ("features", "records", "chances", "labels"):
+        np.testing.assert_array_equal(getattr(again[1], name), getattr(parts[1], name))
+        assert not np.array_equal(getattr(other[1], name), getattr(parts[1], name), equal_nan=True)
+
+
+def test_the_script_prints_one_json_object_and_its_seeds_decide() -> None:
+    words = [sys.executable, str(ROOT / "scripts/benchmark_missing.py"), "--json", *WORDS]
+    result = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found == measure([3, 4], [0.4], patients=12, test_patients=9, effort=Effort(epochs=1))
+    assert set(found) == {"settings", "accuracies", "differences"}
+    assert found["settings"]["seeds"] == [3, 4]
+    rows = {
+        (row["trained_on"], row["tested_on"], row["missing"], row["clinical_dropout"]): row
+        for row in found["accuracies"]
+    }
+    whole = {(0.0, test, missing, rate) for test in (0, 0.4) for missing in ("median", "learned") for rate in (0, 0.2)}
+    assert set(rows) == whole | {(0.4, 0.4, "median", 0), (0.4, 0.4, "learned", 0)}
+    for row in rows.values():
+        assert len(row["values"]) == 2
+        assert all(value * 9 == pytest.approx(round(value * 9)) for value in row["values"])  # of nine patients
+        assert row["mean"] == pytest.approx(np.mean(row["values"]))
+        assert row["standard_error"] == pytest.approx(np.std(row["values"], ddof=1) / 2**0.5)
+    kinds = [row["what"] for row in found["differences"]]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "learned - median": 5,
+        "clinical dropout - none": 4,
+        "masked - full": 2,
+        "the same, learned - median": 1,
+    }
+    *simple, double = found["differences"]
+    median, learned = (row["values"] for row in simple if row["what"] == "masked - full")
+    assert double["values"] == pytest.approx(np.subtract(learned, median))
+    for row in simple:
+        key = (row["trained_on"], row["tested_on"], row["missing"], row["clinical_dropout"])
+        other = {
+            "learned - median": (*key[:2], "median", key[3]),
+            "clinical dropout - none": (*key[:3], 0),
+            "masked - full": (0, 0, *key[2:]),
+        }[row["what"]]
+        expected = np.subtract(rows[key]["values"], rows[other]["values"])
+        assert row["values"] == pytest.approx(expected)
+    text = table(found)
+    assert "learned - median" in text
+    assert len(text.splitlines()) == 2 + len(rows) + 1 + len(kinds)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"seeds": []}, {"seeds": [1, 1]}, {"shares": [0.0]}, {"shares": [1.0]}, {"clinical_dropout": 0.0}]
+)
+def test_what_cannot_be_compared_is_refused(arguments: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        measure(**arguments)
