@@ -21,6 +21,7 @@ from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from tqdm import tqdm
 
 from persam_monai.errors import UserError, did_you_mean
+from persam_monai.privacy import keep_errors_off_logs
 from persam_monai.settings import check_settings, is_null, is_yes
 
 # `python -m monai.bundle run` binds positional arguments in this order; none of these is an override.
@@ -46,7 +47,7 @@ def begin(config: Mapping[str, Any], debug: bool | str = False) -> None:
     """The first line of every config's ``initialize``.
 
     Refuses overrides that no config key answers to, and makes the command line end with the message of our own error
-    alone.
+    alone. That is on the screen only: no log gets it.
 
     Args:
         config: what is run, see :func:`running_config`.
@@ -55,9 +56,10 @@ def begin(config: Mapping[str, Any], debug: bool | str = False) -> None:
     Raises:
         UserError: names the unknown override and the key that was probably meant, or settings that are not possible.
     """
+    keep_errors_off_logs()
+    _quieten_engines()
     if not is_yes(debug):
         sys.excepthook = _print_user_error
-        _quieten_engines()
     given = _typed(sys.argv)
     if given is not None:
         check_overrides(given.config_files, given.overrides)
@@ -113,16 +115,19 @@ def _print_user_error(kind: type[BaseException], value: BaseException, traceback
 
 
 class _NotTerminating(logging.Filter):
-    """Drops Ignite's announcement of an exception that the excepthook prints anyway."""
+    """Drops Ignite's announcement of an exception that Python prints anyway, as every engine on the way makes one."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to keep ``record``."""
         return "terminating due to exception" not in str(record.msg)
 
 
+_not_terminating = _NotTerminating()  # one, for a handler takes the same filter only once
+
+
 def _quieten_engines() -> None:
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_NotTerminating())
+        handler.addFilter(_not_terminating)
 
 
 class Typed(NamedTuple):

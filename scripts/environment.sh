@@ -37,3 +37,5 @@ if ! command -v nvidia-smi > /dev/null; then
     mkdir -p .venv/no-extensions
     export NVIMGCODEC_EXTENSIONS_PATH="$PWD/.venv/no-extensions"
 fi
+
+export MLFLOW_DISABLE_TELEMETRY="${MLFLOW_DISABLE_TELEMETRY:-true}" # MLflow would tell its makers that it is used

@@ -156,6 +156,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def begin(*words: str, debug: bool | str = False, config: dict[str, Any] | None = None) -> None:
         monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+        monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)
         monkeypatch.setattr(sys, "argv", list(words))
         for handler in logging.getLogger().handlers:
             monkeypatch.setattr(handler, "filters", list(handler.filters))
@@ -243,6 +244,32 @@ def test_logging_an_exception_object_is_let_alone(begun: Callable[..., None], ca
     begun("pytest")
     logging.getLogger("someone").warning(ValueError("boom"))
     assert "boom" in caplog.text
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_no_log_gets_what_an_error_says(
+    begun: Callable[..., None], caplog: pytest.LogCaptureFixture, debug: bool
+) -> None:
+    begun("pytest", debug=debug)
+    cell = "Miller"
+    try:
+        raise UserError(f"row 5 has the cell {cell}")
+    except UserError:
+        logging.getLogger("someone").exception("failed")
+    assert "failed" in caplog.text
+    assert "UserError (its message is not logged)" in caplog.text
+    assert f"the cell {cell}" not in caplog.text
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_engines_do_not_announce_an_error_that_python_prints(
+    begun: Callable[..., None], caplog: pytest.LogCaptureFixture, debug: bool
+) -> None:
+    begun("pytest", debug=debug)
+    begun("pytest", debug=debug)
+    assert all(len(handler.filters) == len(set(handler.filters)) for handler in logging.getLogger().handlers)
+    logging.getLogger("ignite.engine").error("Engine run is terminating due to exception: a slide is damaged")
+    assert "terminating" not in caplog.text
 
 
 def test_an_expression_sees_the_whole_config_with_its_overrides() -> None:

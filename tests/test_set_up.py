@@ -119,5 +119,5 @@ def test_training_logs_to_the_mlflow_server_that_the_environment_names(server: s
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     assert "val_loss" in run.data.metrics
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"config.json", "model.json"}
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"config.json", "model_description.json"}
     assert not (tmp_path / "o" / "mlflow.db").exists()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from persam_monai.errors import UserError
 from persam_monai.files import replacing
+from persam_monai.privacy import pseudonym
 from persam_monai.settings import check_settings
 
 logger = logging.getLogger(__name__)
@@ -25,10 +26,13 @@ class SkippedSlide(NamedTuple):
     part: str  # what the slide was for: training, validation, test, inference
     slide: str  # as the table has it
     problem: str
+    pseudonym: str  # what logs and trackers call the slide
 
 
 class BadSlides:
     """Raises what is wrong with a slide, or writes it down and lets the work go on without the slide.
+
+    The list has the slides' names and problems, and stays where it is. The log has pseudonyms alone.
 
     Args:
         on_bad_slide: ``raise`` or ``skip``.
@@ -55,8 +59,10 @@ class BadSlides:
         """
         if not self.skip:
             raise UserError(f"{problem} {OR_SKIP}")
-        self.skipped.append(SkippedSlide(part, slide, " ".join(str(problem).split())))
-        logger.warning("Skipped slide %s (%s): %s", slide, part, problem)
+        one = SkippedSlide(part, slide, " ".join(str(problem).split()), pseudonym(slide))
+        self.skipped.append(one)
+        where = "" if self.file is None else f" {self.file} says which it is and what is wrong."
+        logger.warning("Skipped slide %s (%s).%s", one.pseudonym, part, where)
         if self._writing:
             self._write()
 
@@ -87,7 +93,13 @@ class BadSlides:
         try:
             with file.open(newline="", encoding="utf-8") as lines:
                 self.skipped = [
-                    SkippedSlide(*(row[name] for name in SkippedSlide._fields)) for row in csv.DictReader(lines)
+                    SkippedSlide(
+                        row["part"],
+                        row["slide"],
+                        row["problem"],
+                        row.get("pseudonym") or pseudonym(row["slide"]),  # lists had none once
+                    )
+                    for row in csv.DictReader(lines)
                 ]
         except (KeyError, csv.Error, UnicodeDecodeError) as error:
             raise UserError(
@@ -99,7 +111,7 @@ class BadSlides:
                 "%d slides that were skipped before stay out: %s. Mended ones come back when their lines are taken out "
                 "of %s.",
                 len(self.skipped),
-                ", ".join(one.slide for one in self.skipped),
+                ", ".join(one.pseudonym for one in self.skipped),
                 file,
             )
 

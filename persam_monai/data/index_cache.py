@@ -17,6 +17,7 @@ import numpy as np
 from persam_monai.cohort import SlideEntry
 from persam_monai.errors import UserError
 from persam_monai.files import replacing
+from persam_monai.privacy import pseudonym
 from persam_monai.slides import PatchCells, SlideHeader
 from persam_monai.slides.header import header_from_dict, header_to_dict
 from persam_monai.slides.packed import PackedMask
@@ -72,7 +73,9 @@ class IndexCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
-            logger.debug("The index of %s cannot be read and is made anew: %s", entry.path, error)
+            if logger.isEnabledFor(logging.DEBUG):
+                reason = type(error).__name__  # what it says may name the file
+                logger.debug("The index of slide %s is damaged (%s) and made anew.", pseudonym(entry.slide), reason)
             return None
 
     def store(
@@ -98,14 +101,17 @@ class IndexCache:
             **{name: getattr(cells, name) for name in (*PAIRS, "min_tissue")},
         }
         text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        kept = self._file(entry, patches)
         try:
-            with replacing(self._file(entry, patches)) as partial, partial.open("wb") as file:
+            with replacing(kept) as partial, partial.open("wb") as file:
                 np.savez_compressed(
                     file, about=text, bits=cells.tissue.bits, origins=cells.origins, choices=cells.choices
                 )
         except UserError as error:
             self._writable = False
-            logger.warning("What is found in the slides is not kept for the next time: %s", error)
+            # The file's name is a hash of the slide's that has no key.
+            problem = str(error).replace(str(kept), str(self.folder))
+            logger.warning("What is found in the slides is not kept for the next time: %s", problem)
 
     def _file(self, entry: SlideEntry, patches: Any) -> Path:
         settings = {"slide_mpp": entry.mpp, **vars(patches)}

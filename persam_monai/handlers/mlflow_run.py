@@ -1,8 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One MLflow run for one run of the bundle."""
+"""One MLflow run for one run of the bundle, and all that is written to it.
+
+MLflow may be a server that many can read, so no clinical value, level, patient or slide reaches it. A run has
+
+* parameters: the settings and the blocks of the config that have settings of their own; ``fold_assignment``, a hash
+  over patients without a key, as its pseudonym (:mod:`persam_monai.privacy`);
+* metrics: losses, scores and learning rates, and the number of slides that were skipped;
+* ``config.json``: the config with all overrides, with ``dataset_dir``, ``table`` and ``output_dir`` as they were given,
+  without the bundle's metadata, which name classes, what :data:`WITHHELD` lists, and passwords in addresses;
+* of a training, ``model_description.json``: see :func:`describe_for_tracking`; of an evaluation, ``metrics.json`` with
+  the names of the classes, which are what was asked;
+* ``skipped_slides.csv``: part and pseudonym of slides that were skipped;
+* two tags: the machine's name, and the process's number and start, by which runs that were killed are found.
+
+MLflow itself adds the names of run and experiment as they were given, times, the status, the place of the artefacts and
+the user ``unknown``.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -12,7 +29,8 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +41,7 @@ from mlflow.exceptions import MlflowException
 from monai.handlers import MLFlowHandler
 
 from persam_monai.errors import UserError
+from persam_monai.privacy import pseudonym
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +51,12 @@ stop_signals: list[int] = []
 
 HOST_TAG, PROCESS_TAG = "persam.host", "persam.process"
 LONGEST_PARAMETER = 500  # characters, MLflow's own limit on some servers
+
+WITHHELD = ("record", "slide")  # settings of an inference that name a patient or say something of one
+METADATA = "_meta_"  # where MONAI keeps metadata.json in a config
+DESCRIPTION_FILE = "model_description.json"
+# Of model.json: numbers and names of our own, nothing from a cohort.
+DESCRIBED = ("format", "persam_monai", "sha256", "epoch", "val_loss", "head", "patch_size", "mpp", "bag_size")
 
 
 class MLflowRun(MLFlowHandler):
@@ -45,8 +70,8 @@ class MLflowRun(MLFlowHandler):
         tracking_uri: where to log; the environment variable ``MLFLOW_TRACKING_URI`` wins.
         experiment_name: the experiment.
         run_name: name of the run.
-        settings: logged as parameters, by name.
-        config: logged as the artifact ``config.json``.
+        settings: logged as parameters, by name; ``fold_assignment`` as its pseudonym.
+        config: logged as the artefact ``config.json``, without what may name a patient.
     """
 
     def __init__(
@@ -103,8 +128,30 @@ class MLflowRun(MLFlowHandler):
         self._log_metrics(known, step=step)
 
     def log_file(self, path: str | os.PathLike[str]) -> None:
-        """Log a file as an artifact."""
+        """Log a file as an artefact."""
         self.client.log_artifact(self.cur_run.info.run_id, str(path))
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Log a CSV file as an artefact that stands nowhere else."""
+        with self._new_file(name) as file, file.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+
+    def log_model(self, path: str | os.PathLike[str]) -> None:
+        """Log what :func:`describe_for_tracking` leaves of a ``model.json``, as ``model_description.json``."""
+        card = json.loads(Path(path).read_text(encoding="utf-8"))
+        self._log_text(DESCRIPTION_FILE, json.dumps(describe_for_tracking(card), indent=2))
+
+    def _log_text(self, name: str, text: str) -> None:
+        with self._new_file(name) as file:
+            file.write_text(text + "\n", encoding="utf-8")
+
+    @contextmanager
+    def _new_file(self, name: str) -> Iterator[Path]:
+        """A place for a file of this name, which is logged when the block ends."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / name
+            yield file
+            self.log_file(file)
 
     def _open(self) -> None:
         super().__init__(**self._where, iteration_log=False)  # not before: it makes the database at once
@@ -112,13 +159,14 @@ class MLflowRun(MLFlowHandler):
         self._fail_killed_runs()
         tags = {HOST_TAG: socket.gethostname(), PROCESS_TAG: _process(os.getpid())}
         self.cur_run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name, tags=tags)
-        params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in self.settings.items()]
+        settings = dict(self.settings)
+        if "fold_assignment" in settings:
+            settings["fold_assignment"] = pseudonym(str(settings["fold_assignment"]))
+        params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in settings.items()]
         self.client.log_batch(self.cur_run.info.run_id, params=params)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "config.json"
-            text = json.dumps(self.config, indent=2, default=str)
-            file.write_text(re.sub(r"(://[^/@:\s]*:)[^@/\s]+@", r"\1***@", text), encoding="utf-8")  # no passwords
-            self.log_file(file)
+        config = {name: value for name, value in self.config.items() if name not in (METADATA, *WITHHELD)}
+        text = json.dumps(config, indent=2, default=str)
+        self._log_text("config.json", re.sub(r"(://[^/@:\s]*:)[^@/\s]+@", r"\1***@", text))  # no passwords
 
     def _fail_killed_runs(self) -> None:
         """End the runs of this machine's processes that are no more."""
@@ -132,6 +180,24 @@ class MLflowRun(MLFlowHandler):
                 continue  # alive, or on a system where that cannot be told
             self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FAILED))
             logger.info("MLflow run %s was killed; it is marked FAILED.", run.info.run_name)
+
+
+def describe_for_tracking(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be known of a model where its schema may not.
+
+    Args:
+        card: the content of ``model.json``.
+
+    Returns:
+        The SHA-256 of the weights, by which the model is known, how it was chosen, and its sizes; of the schema the
+        number of classes and, for each group, the number of variables of each kind.
+    """
+    groups = card["schema"]["groups"].values()
+    return {
+        **{name: card[name] for name in DESCRIBED if name in card},
+        "classes": len(card["schema"]["classes"]),
+        "variables": [Counter(variable["kind"] for variable in group.values()) for group in groups],
+    }
 
 
 def _process(pid: int) -> str:

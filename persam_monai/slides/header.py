@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import openslide
 
 from persam_monai.errors import UserError
+from persam_monai.privacy import hide, pseudonym
 from persam_monai.slides.backends import TileTable, choose_backend
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,9 @@ def read_header(path: str | os.PathLike[str], mpp: float | None = None, backend:
     properties, dimensions, downsamples = _read_metadata(path)
     own = _resolution(path, properties, mpp)
     name, reason, tables = choose_backend(backend, path, properties.get("openslide.vendor", "unknown"), dimensions)
-    logger.debug("Slide %s is read by %s: %s.", path, name, reason)
+    if logger.isEnabledFor(logging.DEBUG):
+        why = hide(reason, (str(path), path.name))
+        logger.debug("Slide %s is read by %s: %s.", pseudonym(str(path)), name, why)
     levels = tuple(
         Level(
             dimensions=size,

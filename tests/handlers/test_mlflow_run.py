@@ -22,7 +22,8 @@ from monai.utils import path_to_sqlite_uri
 
 from persam_monai.errors import UserError
 from persam_monai.handlers import MLflowRun, RaiseErrors, local_store
-from persam_monai.handlers.mlflow_run import _process, stop_signals
+from persam_monai.handlers.mlflow_run import _process, describe_for_tracking, stop_signals
+from persam_monai.privacy import pseudonym
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +208,78 @@ def test_passwords_do_not_reach_the_artefact(tmp_path: Path) -> None:
         run_id = tracking.cur_run.info.run_id
     artefact = Path(MlflowClient(local_store(tmp_path)).download_artifacts(run_id, "config.json"))
     assert json.loads(artefact.read_text()) == {"tracking_uri": "postgresql://me:***@host/db"}
+
+
+def test_a_hash_of_patients_is_logged_as_its_pseudonym(uri: str, make: Callable[..., MLflowRun]) -> None:
+    run = make({"fold": 0, "fold_assignment": "0123abcd"})
+    with run.track():
+        pass
+    (found,) = runs(uri)
+    assert found.data.params == {"fold": "0", "fold_assignment": pseudonym("0123abcd")}
+    assert run.settings["fold_assignment"] == "0123abcd"
+
+
+def artefact(uri: str, name: str) -> str:
+    """An artefact of the only run."""
+    (found,) = runs(uri)
+    return Path(MlflowClient(tracking_uri=uri).download_artifacts(found.info.run_id, name)).read_text(encoding="utf-8")
+
+
+def test_the_config_is_logged_without_what_names_patients_or_classes(uri: str, make: Callable[..., MLflowRun]) -> None:
+    config = {"slide": "miller.svs", "record": {"age": 61}, "_meta_": {"channel_def": {"0": "DLBCL"}}, "fold": 1}
+    with make(config=config).track():
+        pass
+    assert json.loads(artefact(uri, "config.json")) == {"fold": 1}
+
+
+def test_a_table_is_an_artefact_and_no_other_file(uri: str, make: Callable[..., MLflowRun], tmp_path: Path) -> None:
+    with make().track() as run:
+        run.log_table("list.csv", ("part", "pseudonym"), [("training", "0a"), ("a, b", "1b")])
+    assert artefact(uri, "list.csv") == 'part,pseudonym\ntraining,0a\n"a, b",1b\n'
+    assert not list(tmp_path.glob("*.csv"))
+
+
+CARD = {
+    "format": 1,
+    "sha256": "ab12",
+    "schema": {
+        "classes": ["DLBCL", "FL"],
+        "groups": {
+            "interview": {
+                "age": {"kind": "numeric", "range": [0, 120]},
+                "sex": {"kind": "categorical", "levels": ["female", "male"]},
+                "weight": {"kind": "numeric"},
+            },
+            "blood": {"ldh": {"kind": "numeric"}},
+        },
+    },
+    "statistics": {"age": {"median": 63.0}},
+    "head": {"class": "PersAMHead", "width": 32},
+    "mpp": 0.25,
+    "patch_size": 224,
+    "bag_size": 100,
+    "settings": {"fold_assignment": "0123abcd"},
+}
+
+
+def test_of_a_model_only_hash_settings_and_sizes_are_logged(
+    uri: str, make: Callable[..., MLflowRun], tmp_path: Path
+) -> None:
+    wanted = {
+        "format": 1,
+        "sha256": "ab12",
+        "head": {"class": "PersAMHead", "width": 32},
+        "mpp": 0.25,
+        "patch_size": 224,
+        "bag_size": 100,
+        "classes": 2,
+        "variables": [{"numeric": 2, "categorical": 1}, {"numeric": 1}],
+    }
+    assert describe_for_tracking(CARD) == wanted
+    (tmp_path / "model.json").write_text(json.dumps(CARD))
+    with make().track() as run:
+        run.log_model(tmp_path / "model.json")
+    assert json.loads(artefact(uri, "model_description.json")) == wanted
 
 
 @pytest.mark.parametrize("name", ["my output", "Müller"])
