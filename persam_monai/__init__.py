@@ -16,6 +16,8 @@ _ROOMS = frozenset(
         "commandline",
         "conversion",
         "data",
+        "description",
+        "drafting",
         "engines",
         "errors",
         "files",
@@ -24,10 +26,12 @@ _ROOMS = frozenset(
         "metrics",
         "model",
         "networks",
+        "privacy",
         "settings",
         "slides",
         "summary",
         "synthetic",
+        "text_table",
     }
 )
 

@@ -6,18 +6,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+import numpy as np
 
 from persam_monai import __version__
 from persam_monai.clinical import ClinicalSchema
+from persam_monai.clinical.record_statistics import NOTHING_KNOWN, RecordStatistics
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors, replacing, sha256, write_json
-from persam_monai.networks import Head, describe_head
+
+if TYPE_CHECKING:  # who only asks what a model is should not wait for PyTorch
+    from torch import nn
 
 FORMAT = 1
 
@@ -34,6 +36,8 @@ class ModelCard:
         mpp: µm per pixel of a patch.
         bag_size: patches in a bag.
         settings: what the training was started with; empty if it was not ours.
+        statistics: of the records it was trained on; ``None`` if nobody knows.
+        trained_on: numbers of ``patients`` and ``slides`` and, under ``classes``, both by class; empty if nobody knows.
     """
 
     path: Path
@@ -43,6 +47,21 @@ class ModelCard:
     mpp: float
     bag_size: int
     settings: dict[str, Any]
+    statistics: RecordStatistics | None = None
+    trained_on: dict[str, Any] = field(default_factory=dict)
+
+    def warnings(self, record: np.ndarray) -> list[str]:
+        """What is to be said of a record that the model is asked about.
+
+        Args:
+            record: as the schema encodes it, float32 ``[F]``, NaN where missing.
+
+        Returns:
+            A sentence for each value unlike those of the training, or one that says that no value is known.
+        """
+        if self.statistics is None:
+            return [NOTHING_KNOWN] if np.isnan(record).all() else []
+        return self.statistics.warnings(self.schema, record)
 
     def trained_with(self, name: str) -> Any:
         """A setting of the training that made the model.
@@ -67,6 +86,8 @@ def save_model(network: nn.Module, path: str | os.PathLike[str], card: Mapping[s
         path: of the weights; the description has the same name with ``.json``.
         card: JSON-able; what :func:`load_card` reads back.
     """
+    import torch
+
     with replacing(path) as partial:
         torch.save({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}, partial)
         digest = sha256(partial)
@@ -102,7 +123,11 @@ def load_card(path: str | os.PathLike[str]) -> ModelCard:
             mpp=content["mpp"],
             bag_size=content["bag_size"],
             settings=content["settings"],
+            trained_on=content.get("trained_on", {}),
         )
+        if content.get("statistics") is not None:
+            statistics = RecordStatistics.from_dict(card.schema, content["statistics"], str(description))
+            card = replace(card, statistics=statistics)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(
             f"{description} is not a description of a model ({error!r}). Copy model.pt and model.json anew from where "
@@ -122,6 +147,8 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
     Raises:
         UserError: lists the tensors that are missing, unexpected or of another shape.
     """
+    from persam_monai.networks import Head, describe_head
+
     state = read_tensors(card.path, "Copy it anew.")
     head = getattr(network, "head", network)
     raise_together(

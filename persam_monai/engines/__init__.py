@@ -2,7 +2,18 @@
 """What the configs run: training, evaluating, inference."""
 
 from persam_monai.engines.evaluation import evaluate, new_slides, predict
+from persam_monai.engines.outputs import folds_of, folds_to_go_on_with
 from persam_monai.engines.training import describe, provenance, train
 from persam_monai.engines.wrapper import AttendingNetwork
 
-__all__ = ["AttendingNetwork", "describe", "evaluate", "new_slides", "predict", "provenance", "train"]
+__all__ = [
+    "AttendingNetwork",
+    "describe",
+    "evaluate",
+    "folds_of",
+    "folds_to_go_on_with",
+    "new_slides",
+    "predict",
+    "provenance",
+    "train",
+]

@@ -14,7 +14,8 @@ from monai.engines import SupervisedEvaluator
 from torch import nn
 
 from persam_monai.clinical import ClinicalSchema
-from persam_monai.cohort import Cohort, SlideEntry, Split
+from persam_monai.cohort import Cohort, SlideEntry, Split, find_table
+from persam_monai.cohort.tables import TABLE_NAMES
 from persam_monai.data import BagDataset
 from persam_monai.engines.outputs import make_writable
 from persam_monai.engines.training import report_skipped
@@ -105,20 +106,22 @@ def predict(
 def new_slides(
     card: ModelCard,
     dataset_dir: str,
-    table: str = "cohort.csv",
+    table: str | None = None,
     slide: str | None = None,
     record: Mapping[str, Any] | None = None,
     slide_mpp: float | None = None,
+    problems_file: str | None = None,
 ) -> Cohort:
     """The slides to predict, with their records as the model's own schema reads them.
 
     Args:
         card: of the trained model.
         dataset_dir: folder of the table.
-        table: its name; the ``label`` column may be absent.
+        table: its name (``None``: the only ``cohort.*`` there is); the ``label`` column may be absent.
         slide: one slide instead of a table.
         record: the clinical record that goes with ``slide``, variable name to value; absent variables are missing.
         slide_mpp: µm per level-0 pixel of ``slide`` if the file does not say.
+        problems_file: where the problems of the table are listed, if it has any.
 
     Raises:
         UserError: if neither can be read.
@@ -126,7 +129,13 @@ def new_slides(
     if is_null(slide):
         if not is_null(record):
             raise UserError("--record goes with --slide; for many slides put the records into the table.")
-        return Cohort.load(Path(str(dataset_dir)) / table, card.schema, require_labels=False)
+        found = find_table(Path(str(dataset_dir)), table)
+        if found is None:
+            raise UserError(
+                f"{dataset_dir}: found no cohort table, expected one of {', '.join(TABLE_NAMES)}. Put it there, or "
+                "name it with --table."
+            )
+        return Cohort.load(found, card.schema, require_labels=False, problems_file=problems_file)
     path = Path(os.path.abspath(str(slide)))  # not resolved: readers look at a link's own name
     if not path.is_file():
         raise UserError(f"--slide {slide}: there is no such file.")

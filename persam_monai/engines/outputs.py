@@ -16,10 +16,12 @@ from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors
 from persam_monai.handlers.checkpoint import CHECKPOINT, SETTINGS
 from persam_monai.handlers.predictions import PREDICTION_FILES
-from persam_monai.model import load_card
+from persam_monai.model import ModelCard, load_card
 from persam_monai.settings import is_no, is_yes
 
 logger = logging.getLogger(__name__)
+
+FOLDS_FILE = "folds.csv"
 
 # What may differ between the two halves of a resumed training: where it runs, and how much longer.
 FREE_ON_RESUME = frozenset(
@@ -125,6 +127,30 @@ class TrainingFolder:
             return None
         _compare(path.with_name(SETTINGS), provenance)
         return path
+
+
+def folds_to_go_on_with(output_dir: str | os.PathLike[str], resume: str | bool) -> str | None:
+    """The ``folds.csv`` of the training that is resumed; ``None`` if none is, or it has no checkpoint yet.
+
+    Args:
+        output_dir: of the training that is about to go on.
+        resume: true for this folder's own checkpoint, or the path of one.
+    """
+    if is_no(resume):
+        return None
+    checkpoint = TrainingFolder(Path(str(output_dir))).checkpoint if is_yes(resume) else Path(str(resume))
+    return _folds_beside(checkpoint) if checkpoint.is_file() else None
+
+
+def folds_of(card: ModelCard) -> str | None:
+    """The ``folds.csv`` of the training that made a model, where the model still is in its folder."""
+    return _folds_beside(card.path)
+
+
+def _folds_beside(file: Path) -> str | None:
+    """``folds.csv`` of the training folder that a model or a checkpoint is in."""
+    folds = file.resolve().parent.parent / FOLDS_FILE
+    return str(folds) if folds.is_file() else None
 
 
 def make_writable(folder: Path) -> None:

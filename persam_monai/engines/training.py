@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,21 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader
 
-from persam_monai.cohort import Cohort, Split, assign_folds, write_folds
+from persam_monai.clinical.record_statistics import RecordStatistics
+from persam_monai.cohort import Cohort, Split, write_folds
 from persam_monai.data import BadSlides, BagDataset, PatchSettings
-from persam_monai.engines.outputs import TrainingFolder
+from persam_monai.data.bad_slides import SKIPPED_FILE
+from persam_monai.engines.outputs import FOLDS_FILE, TrainingFolder
 from persam_monai.errors import UserError
-from persam_monai.files import replacing
+from persam_monai.files import read_tensors, replacing
 from persam_monai.handlers import MLflowRun
 from persam_monai.losses import PersAMLoss
-from persam_monai.networks import PersAM, describe_head, load_extractor_weights
+from persam_monai.networks import Head, PersAM, describe_head, load_extractor_weights
 from persam_monai.settings import is_yes
 
 logger = logging.getLogger(__name__)
 
+ROUNDING = 3e-7  # relative; other processors add up in another order, which may change the last bit of 32
 BLOCKS = ("extractor", "patch_extractor", "head", "loss", "optimizer", "lr_scheduler")  # with settings of their own
 
 
@@ -36,6 +39,7 @@ def train(
     loss: PersAMLoss,
     cohort: Cohort,
     split: Split,
+    assignment: Mapping[str, int],
     datasets: Mapping[str, BagDataset],
     state: Mapping[str, Any],
     tracking: MLflowRun,
@@ -53,6 +57,7 @@ def train(
         loss: takes its class weights from the training fold.
         cohort: all patients.
         split: the three parts of it that the fold makes.
+        assignment: every patient's fold.
         datasets: the bags to prepare.
         state: objects of a checkpoint besides the trainer, by name.
         tracking: the MLflow run.
@@ -88,16 +93,15 @@ def train(
                     partial.write_bytes(content)
         for bad_slides in _lists(datasets.values()):
             bad_slides.begin(keep=own)
-        assignment = assign_folds(cohort, provenance["folds"], provenance["seed"])
-        write_folds(cohort, assignment, folder.root / "folds.csv")
-        _announce(split.train.classes, datasets["train"], datasets["validation"])
+        write_folds(cohort, assignment, folder.root / FOLDS_FILE)
+        _announce(datasets["train"], datasets["validation"])
         trainer.run()
-        tracking.log_file(folder.model.with_suffix(".json"))
+        tracking.log_model(folder.model.with_suffix(".json"))
         report_skipped(datasets.values(), tracking)
         logger.info("The best model is %s.", folder.model)
 
 
-def _announce(classes: Sequence[str], train: BagDataset, validation: BagDataset) -> None:
+def _announce(train: BagDataset, validation: BagDataset) -> None:
     """Say what the training goes through, and which classes it will not see because their slides were skipped."""
     used = [entry for i, entry in enumerate(train.entries) if i not in train.skipped]
     logger.info(
@@ -108,18 +112,21 @@ def _announce(classes: Sequence[str], train: BagDataset, validation: BagDataset)
         len(validation.entries) - len(validation.skipped),
     )
     for label in sorted({entry.label for entry in train.entries if entry.label is not None} - {e.label for e in used}):
-        logger.warning("All training slides of class %s were skipped: the model will not learn it.", classes[label])
+        logger.warning(
+            "All training slides of class %d of clinical.yaml were skipped: the model will not learn it.", label + 1
+        )
 
 
 def report_skipped(datasets: Iterable[BagDataset], tracking: MLflowRun | None = None) -> None:
-    """Say at the end which slides were skipped: how many in the log, which in MLflow."""
+    """Say at the end what slides were skipped: in the log how many, in MLflow their pseudonyms."""
     for bad_slides in _lists(datasets):
         if bad_slides.skip and tracking is not None:
             tracking.log_metrics({"skipped_slides": len(bad_slides.skipped)})
         if bad_slides.skipped:
             logger.warning("%d slides were skipped; %s lists them.", len(bad_slides.skipped), bad_slides.file)
-            if tracking is not None and bad_slides.file is not None:
-                tracking.log_file(bad_slides.file)
+            if tracking is not None:
+                rows = [(one.part, one.pseudonym) for one in bad_slides.skipped]
+                tracking.log_table(SKIPPED_FILE, ("part", "pseudonym"), rows)
 
 
 def _lists(datasets: Iterable[BagDataset]) -> list[BadSlides]:
@@ -134,7 +141,8 @@ def _fit(network: PersAM, loss: PersAMLoss, split: Split) -> None:
 
 
 def _go_on_from(checkpoint: Path, trainer: SupervisedTrainer, state: Mapping[str, Any]) -> None:
-    """Load the checkpoint when the trainer starts."""
+    """Load the checkpoint when the trainer starts; refuse at once one that was fitted to other records."""
+    _check_same_records(checkpoint, state["network"].head)
     loader = CheckpointLoader(str(checkpoint), {**state, "trainer": trainer}, map_location="cpu")
 
     def load(engine: SupervisedTrainer) -> None:
@@ -147,38 +155,62 @@ def _go_on_from(checkpoint: Path, trainer: SupervisedTrainer, state: Mapping[str
     trainer.add_event_handler(Events.STARTED, load)
 
 
-def provenance(settings: Mapping[str, Any], cohort: Cohort, config: Mapping[str, Any]) -> dict[str, Any]:
+def _check_same_records(checkpoint: Path, head: Head) -> None:
+    """Raise if the head, fitted to this training's records, has other statistics than the checkpoint's."""
+    before = read_tensors(checkpoint, "Start anew, or resume from a copy.")["network"]
+    changed = [
+        name.rpartition(".")[2]
+        for name, now in head.named_buffers(prefix="head")
+        if name in before and not _equal(before[name].double(), now.cpu().double())
+    ]
+    if changed:
+        raise UserError(
+            f"The clinical values of the training patients are not those that {checkpoint} was trained with: "
+            f"{', '.join(changed)} would change under the trained weights. Take back what was changed in the table or "
+            "the schema, or start anew with --overwrite true or another --output_dir."
+        )
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=ROUNDING, atol=0)
+
+
+def provenance(settings: Mapping[str, Any], assignment: Mapping[str, int], config: Mapping[str, Any]) -> dict[str, Any]:
     """What a training's result depends on.
 
     Args:
-        settings: what the user set, by name; with ``folds`` and ``seed``.
-        cohort: all patients.
+        settings: what the user set, by name.
+        assignment: every patient's fold.
         config: the config that is run, see :func:`persam_monai.commandline.running_config`.
 
     Returns:
         JSON-able: the settings, the blocks of the config that have settings of their own, and ``fold_assignment``, a
         SHA-256 over every patient's fold.
     """
-    pairs = sorted(assign_folds(cohort, settings["folds"], settings["seed"]).items())
-    digest = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(sorted(assignment.items())).encode()).hexdigest()
     blocks = {name: config[name] for name in BLOCKS if name in config}
     return {**settings, **blocks, "fold_assignment": digest}
 
 
 def describe(
-    network: PersAM, cohort: Cohort, patches: PatchSettings, bag_size: int, provenance: Mapping[str, Any]
+    network: PersAM, train: Cohort, patches: PatchSettings, bag_size: int, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What ``model.json`` says of a network that is being trained.
 
     Args:
         network: has a ``head`` with ``settings``.
-        cohort: for the schema.
+        train: the training part of the cohort.
         patches: what a patch is.
         bag_size: patches in a bag.
         provenance: see :func:`provenance`.
     """
+    labels = list(train.patient_labels.values())
+    slides = dict(zip(train.classes, train.class_counts(), strict=True))
+    counts = {name: {"patients": labels.count(i), "slides": slides[name]} for i, name in enumerate(train.classes)}
     return {
-        "schema": cohort.schema.to_dict(),
+        "schema": train.schema.to_dict(),
+        "statistics": RecordStatistics.fit(train.schema, train.clinical_matrix()).to_dict(),
+        "trained_on": {"patients": len(labels), "slides": len(train), "classes": counts},
         "head": describe_head(network.head),
         "patch_size": patches.size,
         "mpp": patches.mpp,

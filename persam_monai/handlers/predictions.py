@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import csv
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from ignite.engine import Engine, Events
 
 from persam_monai.data import BagDataset
 from persam_monai.files import replacing
 from persam_monai.metrics import Predictions, Votes
+
+logger = logging.getLogger(__name__)
 
 PREDICTION_FILES = ("predictions.csv", "patient_predictions.csv")
 
@@ -21,11 +26,15 @@ class PredictionSaver:
     Args:
         dataset: the bags' dataset.
         folder: where the files go.
+        warnings: what is to be said of a patient's encoded record ``[F]``; by default nothing.
     """
 
-    def __init__(self, dataset: BagDataset, folder: str) -> None:
+    def __init__(
+        self, dataset: BagDataset, folder: str, warnings: Callable[[np.ndarray], Sequence[str]] | None = None
+    ) -> None:
         self.dataset = dataset
         self.folder = Path(folder)
+        self.warnings = warnings
         self.votes: Votes | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -49,23 +58,44 @@ class PredictionSaver:
         self.votes.discard(self.dataset.skipped)
         classes = self.dataset.data.classes
         by_slide, by_patient = (self.folder / name for name in PREDICTION_FILES)
-        write_predictions(self.votes.slides(), classes, by_slide, "slide")
-        write_predictions(self.votes.patients(), classes, by_patient, "patient")
+        slides, patients = self.votes.slides(), self.votes.patients()
+        warnings = self._warnings(patients.names)
+        write_predictions(slides, classes, by_slide, "slide", warnings)
+        write_predictions(patients, classes, by_patient, "patient", warnings)
+        warned = sum(map(bool, warnings.values()))
+        if warned:  # how many, and not who and what: this goes to logs
+            logger.warning(
+                "The records of %d of %d patients are unlike those of the training; see the column warnings of %s.",
+                warned,
+                len(patients.names),
+                by_patient,
+            )
+
+    def _warnings(self, patients: Iterable[str]) -> dict[str, str]:
+        """What is to be said of each patient's record, in one line."""
+        record = {entry.patient_id: entry.clinical for entry in self.dataset.entries}
+        warn = self.warnings or (lambda record: ())
+        return {patient: " ".join(f"{warning}." for warning in warn(record[patient])) for patient in patients}
 
 
-def write_predictions(predictions: Predictions, classes: tuple[str, ...], path: Path, unit: str) -> None:
+def write_predictions(
+    predictions: Predictions, classes: tuple[str, ...], path: Path, unit: str, warnings: Mapping[str, str]
+) -> None:
     """Write predictions as CSV.
 
     Args:
         predictions: of slides or patients.
         classes: names, in the order of the probabilities.
         path: the file, replaced in one step.
-        unit: ``slide`` (columns slide, patient, label, predicted, one per class) or ``patient`` (the same without
-            slide). The label is empty where it is unknown.
+        unit: ``slide`` (columns slide, patient, label, predicted, one per class, warnings) or ``patient`` (the same
+            without slide). The label is empty where it is unknown.
+        warnings: what is to be said of each patient's record.
     """
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*(["slide"] if unit == "slide" else []), "patient", "label", "predicted", *classes])
+        writer.writerow(
+            [*(["slide"] if unit == "slide" else []), "patient", "label", "predicted", *classes, "warnings"]
+        )
         for name, patient, label, predicted, row in zip(
             predictions.names,
             predictions.patients,
@@ -81,5 +111,6 @@ def write_predictions(predictions: Predictions, classes: tuple[str, ...], path: 
                     classes[label] if label >= 0 else "",
                     classes[predicted],
                     *(f"{probability:.6f}" for probability in row),
+                    warnings.get(patient, ""),
                 ]
             )

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import csv
+import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +18,12 @@ from persam_monai.cohort import Cohort
 from persam_monai.data import BagDataset, PatchSettings, RandomBags
 from persam_monai.handlers import PredictionSaver
 
+Warn = Callable[[np.ndarray], list[str]]
 LOGITS = [[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [1.0, 0.0]]
 SLIDES = [0, 1, 2, 0]
 
 
-def predicted(cohort: Cohort, folder: Path, skipped: str | None = None) -> None:
+def predicted(cohort: Cohort, folder: Path, skipped: str | None = None, warnings: Warn | None = None) -> None:
     """Let the bags vote; the slide ``skipped`` is found damaged after all but the last bag have been read."""
 
     def step(engine: Engine, batch: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +31,7 @@ def predicted(cohort: Cohort, folder: Path, skipped: str | None = None) -> None:
 
     engine = Engine(step)
     dataset = BagDataset(cohort, RandomBags(2, 1), PatchSettings())
-    PredictionSaver(dataset, str(folder)).attach(engine)
+    PredictionSaver(dataset, str(folder), warnings).attach(engine)
     batches = [
         {"slide": torch.tensor([slide]), "logits": torch.tensor([logits])}
         for slide, logits in zip(SLIDES, LOGITS, strict=True)
@@ -46,7 +49,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_slides_and_patients_are_written_with_a_probability_per_class(cohort: Cohort, tmp_path: Path) -> None:
     predicted(cohort, tmp_path / "evaluation")
     slides = rows(tmp_path / "evaluation" / "predictions.csv")
-    assert list(slides[0]) == ["slide", "patient", "label", "predicted", "DLBCL", "FL"]
+    assert list(slides[0]) == ["slide", "patient", "label", "predicted", "DLBCL", "FL", "warnings"]
     assert [(r["slide"], r["patient"], r["label"], r["predicted"]) for r in slides] == [
         ("a.tif", "P1", "FL", "DLBCL"),
         ("b.tif", "P2", "DLBCL", "FL"),
@@ -60,6 +63,25 @@ def test_slides_and_patients_are_written_with_a_probability_per_class(cohort: Co
     patients = rows(tmp_path / "evaluation" / "patient_predictions.csv")
     assert [list(row.values())[:3] for row in patients] == [["P1", "FL", "DLBCL"], ["P2", "DLBCL", "FL"]]
     assert float(patients[1]["FL"]) == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-6)
+
+
+def test_what_is_to_be_said_of_a_record_stands_beside_its_predictions_and_not_in_the_log(
+    cohort: Cohort, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = {entry.patient_id: entry.clinical for entry in cohort}
+
+    def warnings(record: np.ndarray) -> list[str]:
+        second = np.array_equal(record, records["P2"], equal_nan=True)
+        return ["age: 640 years is odd", "no ldh"] if second else []
+
+    with caplog.at_level(logging.INFO):
+        predicted(cohort, tmp_path, warnings=warnings)
+    said = "age: 640 years is odd. no ldh."
+    assert [row["warnings"] for row in rows(tmp_path / "predictions.csv")] == ["", said, said]
+    assert [row["warnings"] for row in rows(tmp_path / "patient_predictions.csv")] == ["", said]
+    assert "1 of 2 patients" in caplog.text
+    assert "640" not in caplog.text
+    assert "P2" not in caplog.text
 
 
 def test_an_unknown_label_is_empty_and_odd_names_survive(cohort: Cohort, tmp_path: Path) -> None:
