@@ -16,13 +16,13 @@ import pytest
 from persam_monai.synthetic import make_cohort
 from tests.bundle.running import ROOT, SMALL, SMALL_EXTRACTOR
 
-DOCUMENTS = ["README.md", "bundle/docs/README.md"]
+DOCUMENTS = ["README.md", "bundle/docs/README.md", "bundle/docs/clinical.md"]
 SET_UP = ["./scripts/demo.sh", "./scripts/test.sh"]  # they build an environment; the slow tests run them
 
 WIRING = """imports bundle_root settings provenance initialize training run cohort split patches patch_extractor
     description checkpoint_objects best_model mlflow_run network_def network loss card evaluate evaluating inference
     dataset dataloader inferer predictions handlers evaluator
-    bad_slides"""  # what connects a config's parts; users set others
+    bad_slides assignment"""  # what connects a config's parts; users set others
 
 
 def commands(document: str) -> list[str]:

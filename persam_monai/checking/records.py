@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A look at the clinical table before a training: who is in it, what is known of them, what is odd about it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from persam_monai.clinical import ClinicalSchema, Variable
+from persam_monai.clinical.levels import LevelVariable
+from persam_monai.clinical.numeric import NumericVariable
+from persam_monai.cohort import Cohort, assign_folds
+from persam_monai.cohort.report import rows_listed
+from persam_monai.cohort.tables import TABLE_NAMES, find_table
+from persam_monai.drafting.leaks import MINIMUM_OF_CLASS, MINIMUM_PATIENTS, enough_to_tell, find_leak
+from persam_monai.errors import UserError
+from persam_monai.text_table import number, share, text_table
+
+_MOSTLY = 0.5  # share of missing values from which the median stands for more patients than were measured
+_NO_LABEL = "(no label)"
+
+
+def load_cohort(
+    dataset_dir: str | os.PathLike[str],
+    table: str | None = None,
+    schema: str | os.PathLike[str] | None = None,
+    problems: str | os.PathLike[str] | None = None,
+    inference: bool = False,
+    without_slides: bool = False,
+) -> Cohort:
+    """Read schema and table as a training, or an inference, does.
+
+    Args:
+        dataset_dir: the dataset folder.
+        table: name of the table in the folder; ``None``: the one that there is.
+        schema: the schema; ``None``: ``clinical.yaml`` of the folder.
+        problems: file for all problems; ``None``: none.
+        inference: whether labels may be absent.
+        without_slides: whether slide files may be absent.
+
+    Raises:
+        UserError: with everything that is wrong.
+    """
+    folder = Path(dataset_dir)
+    file = None if problems is None else Path(problems)
+    if schema is None:
+        return Cohort.load_dir(folder, not inference, table, file, not without_slides)
+    path = find_table(folder, table) if folder.is_dir() else None
+    if path is None:
+        raise UserError(f"{folder}: found no cohort table; expected a folder with {', '.join(TABLE_NAMES)}.")
+    return Cohort.load(path, ClinicalSchema.load(Path(schema)), not inference, file, not without_slides)
+
+
+def describe_records(cohort: Cohort) -> list[str]:
+    """Lines that say what a cohort holds: patients, classes, every variable, and remarks."""
+    lines = [*_of_patients(cohort), "", *_of_classes(cohort)]
+    records, start = cohort.clinical_matrix(), 0
+    for group, variables in cohort.schema.groups.items():
+        rows = []
+        for variable in variables:
+            values = records[:, start : start + variable.width]
+            start += variable.width
+            unit = getattr(variable, "unit", None) or ""
+            missing = int(np.isnan(values).any(axis=1).sum())
+            rows.append([variable.name, variable.kind, unit, share(missing, len(values)), _values(variable, values)])
+        lines += [
+            "",
+            f"Group {group}:",
+            *text_table(["variable", "kind", "unit", "missing", "values"], rows, right=[3]),
+        ]
+    remarks = list(_remarks(cohort, records))
+    return [*lines, "", *(["Remarks:", *(f"  - {remark}" for remark in remarks)] if remarks else ["No remarks."])]
+
+
+def describe_folds(cohort: Cohort, folds: int = 5, seed: int = 0) -> list[str]:
+    """Lines with the number of patients by class and fold.
+
+    Args:
+        cohort: every patient labelled.
+        folds: of the draw, if the table has none.
+        seed: of the draw.
+
+    Raises:
+        UserError: as :func:`persam_monai.cohort.assign_folds` does.
+    """
+    given = any(entry.fold is not None for entry in cohort)
+    fold_of = assign_folds(cohort, folds, seed)
+    counts = Counter((cohort.patient_labels[patient], fold) for patient, fold in fold_of.items())
+    present = range(max(fold_of.values()) + 1)
+    rows = [
+        [name, *(str(counts[label, fold]) for fold in present)]
+        for label, name in [*enumerate(cohort.classes), (None, _NO_LABEL)]
+        if label is not None or any(counts[None, fold] for fold in present)
+    ]
+    origin = "of the table" if given else f"as a training with --folds {folds} --seed {seed} draws them"
+    heading = ["class", *(f"fold {fold}" for fold in present)]
+    return [f"Patients by fold, {origin}:", *text_table(heading, rows, right=range(1, len(heading)))]
+
+
+def _of_patients(cohort: Cohort) -> list[str]:
+    """How many there are, and how many slides each has."""
+    slides_of = Counter(entry.patient_id for entry in cohort)
+    by_number = sorted(Counter(slides_of.values()).items())
+    each = ", ".join(f"{slides} in {patients}" for slides, patients in by_number)
+    return [f"{cohort.source}: {len(cohort)} slides of {len(slides_of)} patients (slides of a patient: {each})."]
+
+
+def _of_classes(cohort: Cohort) -> list[str]:
+    patients, slides = Counter(cohort.patient_labels.values()), Counter(cohort.labels)
+    named: list[tuple[int | None, str]] = [*enumerate(cohort.classes)]
+    if patients[None]:
+        named.append((None, _NO_LABEL))
+    rows = [[name, str(patients[label]), str(slides[label])] for label, name in named]
+    return text_table(["class", "patients", "slides"], rows, right=[1, 2])
+
+
+def _values(variable: Variable, values: np.ndarray) -> str:
+    """Median and range, or how many patients have each level."""
+    known = values[~np.isnan(values).any(axis=1)]
+    if not len(known):
+        return "nobody has one"
+    if isinstance(variable, NumericVariable):
+        own = np.array([variable.value(value) for value in known[:, 0]])
+        text = f"median {number(float(np.median(own)))}, {number(own.min())} to {number(own.max())}"
+        return text + (", log" if variable.transform == "log" else "")
+    counts = _levels(variable, known)
+    return ", ".join(f"{level}: {counts[level]}" for level in counts)
+
+
+def _levels(variable: Variable, known: np.ndarray) -> dict[str, int]:
+    """Each level with its number of patients, those that nobody has too."""
+    counts = Counter(variable.cell(row) for row in known)
+    names = variable.spellings if isinstance(variable, LevelVariable) else tuple(counts)
+    return {name: counts[name] for name in names}
+
+
+def _remarks(cohort: Cohort, records: np.ndarray) -> Iterator[str]:
+    """What a person should look at, a sentence each."""
+    nothing = np.flatnonzero(np.isnan(records).all(axis=1))
+    if len(nothing):
+        first = {entry.patient_id: entry.row for entry in reversed(cohort.entries)}
+        rows = [first[cohort.patients[patient]] for patient in nothing]
+        yield f"No clinical value is known of {len(nothing)} patients ({rows_listed(rows)})."
+    labels = [None if label is None else cohort.classes[label] for label in cohort.patient_labels.values()]
+    if not enough_to_tell(labels):
+        yield (
+            f"Too few labelled patients to tell leaks: at least {MINIMUM_PATIENTS} are needed, of two classes with at "
+            f"least {MINIMUM_OF_CLASS} each."
+        )
+    for variable in cohort.schema.variables:
+        values = records[:, cohort.schema.slices[variable.name]]
+        yield from (f"{variable.name}: {remark}" for remark in _about(variable, values))
+        leak = find_leak(values, labels)
+        if leak is not None:
+            yield (
+                f"{variable.name}: SUSPECTED LEAK: {leak}. Unless it is known before the diagnosis is, and without it, "
+                "take it out of the schema."
+            )
+
+
+def _about(variable: Variable, values: np.ndarray) -> Iterator[str]:
+    """What is odd about one variable by itself."""
+    known = values[~np.isnan(values).any(axis=1)]
+    if not len(known):
+        yield "missing in every patient; a model cannot learn it. Take it out of the schema."
+        return
+    if len(known) < (1 - _MOSTLY) * len(values):
+        yield f"missing in {share(len(values) - len(known), len(values))} of the patients."
+    if len(np.unique(known, axis=0)) == 1:
+        yield "constant: the same value wherever it is known; it tells nothing. Take it out of the schema."
+        return
+    if isinstance(variable, LevelVariable):
+        absent = [level for level, patients in _levels(variable, known).items() if not patients]
+        if absent:
+            yield f"nobody has {', '.join(absent)}."

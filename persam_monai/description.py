@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a trained model is, in words: its classes, its network, and what it knows of the record's variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from persam_monai.clinical import Variable
+from persam_monai.clinical.levels import LevelVariable, OrdinalVariable
+from persam_monai.clinical.numeric import NumericVariable
+from persam_monai.model import ModelCard
+from persam_monai.text_table import number, text_table
+
+_HEADS = {
+    "PersAMHead": "PersAM, personalised attention",
+    "TransformerHead": "Transformer without personalised attention",
+    "GatedAttentionMILHead": "gated attention over the patches alone",
+    "ClinicalHead": "the clinical record alone",
+    "LateFusionHead": "gated attention, joined with the record at the end",
+}
+_MISSING = {
+    "median": "the median of the training patients stands in for it",
+    "learned": "the median of the training patients stands in for it, and the network is told where (learned)",
+}
+_UNKNOWN_TRAINING = "Patients and slides that it was trained on: not written down (a converted or an older model)."
+_UNKNOWN_RECORDS = "What the training records were like is not written down (a converted or an older model)."
+_HEADING = ["variable", "kind", "unit", "known", "median", "mean ± scale", "in training"]
+_TRAINING = ("fold", "folds", "seed", "extractor_weights")
+
+
+def describe_model(card: ModelCard) -> dict[str, Any]:
+    """What a model is.
+
+    Args:
+        card: as :func:`persam_monai.model.load_card` reads it.
+
+    Returns:
+        JSON-able. Of each variable: ``median`` in its own unit (numeric) or as a level, ``mean`` and ``scale`` of each
+        number as the network sees it (the logarithm where ``transform`` says so), ``range`` in its own unit or as
+        levels, and the ``seen`` ones of its ``levels``; each is ``None`` where it is not known or has no meaning.
+    """
+    return {
+        "model": str(card.path),
+        "classes": list(card.schema.classes),
+        "mpp": card.mpp,
+        "patch_size": card.patch_size,
+        "bag_size": card.bag_size,
+        "head": dict(card.head),
+        "record_patients": None if card.statistics is None else card.statistics.patients,
+        "variables": [
+            _variable(group, variable, card)
+            for group, variables in card.schema.groups.items()
+            for variable in variables
+        ],
+        "trained_on": dict(card.trained_on),
+        "training": {name: card.settings[name] for name in _TRAINING if name in card.settings},
+    }
+
+
+def model_lines(description: dict[str, Any]) -> list[str]:
+    """A description as lines for the terminal."""
+    side = description["patch_size"]
+    lines = [
+        f"{description['model']}",
+        f"Classes: {', '.join(description['classes'])}",
+        f"Patches: {side} x {side} pixels at {description['mpp']} µm per pixel, {description['bag_size']} in a bag",
+        *_head_lines(description["head"]),
+        *_training_lines(description),
+    ]
+    patients = description["record_patients"]
+    known = _UNKNOWN_RECORDS if patients is None else f"Clinical records of {patients} patients, as it learned them."
+    lines += ["", known]
+    for group in dict.fromkeys(variable["group"] for variable in description["variables"]):
+        rows = [_row(one) for one in description["variables"] if one["group"] == group]
+        shown = 3 if patients is None else len(_HEADING)
+        lines += ["", f"Group {group}:", *text_table(_HEADING[:shown], [row[:shown] for row in rows], right=[3, 4])]
+    return lines
+
+
+def _variable(group: str, variable: Variable, card: ModelCard) -> dict[str, Any]:
+    """One variable, and what training knew of it."""
+    facts: dict[str, Any] = {
+        "group": group,
+        "name": variable.name,
+        "kind": variable.kind,
+        "unit": getattr(variable, "unit", None),
+        "transform": getattr(variable, "transform", None),
+        "levels": list(variable.spellings) if isinstance(variable, LevelVariable) else None,
+        **dict.fromkeys(("known", "median", "mean", "scale", "range", "seen")),
+    }
+    statistics = None if card.statistics is None else card.statistics.variables[variable.name]
+    if statistics is None:
+        return facts
+    facts |= {"known": statistics.known, "mean": list(statistics.mean), "scale": list(statistics.scale)}
+    if statistics.known:
+        facts["median"] = _median(variable, statistics.median)
+        facts["range"] = _range(variable, statistics.range)
+        facts["seen"] = None if statistics.levels is None else list(statistics.levels)
+    return facts
+
+
+def _median(variable: Variable, encoded: tuple[float, ...]) -> float | str | None:
+    """The value that stands in for a missing one, where a single value does."""
+    if isinstance(variable, NumericVariable):
+        return variable.value(encoded[0])
+    if not isinstance(variable, LevelVariable) or variable.width > 1:
+        return None
+    below, above = (variable.spellings[int(place)] for place in (encoded[0], -(-encoded[0] // 1)))
+    return below if below == above else f"{below}/{above}"  # as many patients on either side
+
+
+def _range(variable: Variable, limits: tuple[float, float] | None) -> list[float | str] | None:
+    if limits is None or not isinstance(variable, OrdinalVariable):
+        return None if limits is None else list(limits)
+    return [variable.levels[int(place)] for place in limits]
+
+
+def _head_lines(head: dict[str, Any]) -> list[str]:
+    """The network after the extractor."""
+    name = str(head.get("class", "PersAMHead"))
+    parts = [
+        f"{words} {head[key]}"
+        for key, words in (
+            ("width", "width"),
+            ("layers", "encoder layers"),
+            ("heads", "heads"),
+            ("attention", "attention"),
+            ("dropout", "dropout"),
+        )
+        if head.get(key) is not None
+    ]
+    parts += [f"without {key}" for key in ("exploratory", "relevance") if head.get(key) is False]
+    missing = str(head.get("missing", "median"))
+    lines = [f"Head: {name} ({_HEADS.get(name, 'not one of ours')}); {', '.join(parts) or 'no settings'}"]
+    lines.append(f"A missing clinical value: {_MISSING.get(missing, missing)}")
+    hidden = float(head.get("clinical_dropout") or 0)
+    if hidden:
+        lines.append(f"Clinical dropout: training hid variables and whole groups with probability {hidden:g}")
+    else:
+        lines.append("Clinical dropout: none; training hid no value")
+    return lines
+
+
+def _training_lines(description: dict[str, Any]) -> list[str]:
+    """Who it was trained on, and how."""
+    trained, training = description["trained_on"], description["training"]
+    lines = [_UNKNOWN_TRAINING]
+    if trained:
+        each = "; ".join(
+            f"{name}: {counts.get('patients')} patients, {counts.get('slides')} slides"
+            for name, counts in trained.get("classes", {}).items()
+        )
+        lines = [f"Trained on {trained.get('patients')} patients, {trained.get('slides')} slides ({each})"]
+    if "fold" in training:
+        of = f" of {training['folds']}, counted from 0" if "folds" in training else ""
+        lines.append(f"Tested on fold {training['fold']}{of}; seed {training.get('seed', 'not written down')}")
+    if "extractor_weights" in training:
+        lines.append(f"Extractor began from: {training['extractor_weights'] or 'random weights'}")
+    return lines
+
+
+def _row(one: dict[str, Any]) -> list[str]:
+    """One variable's line."""
+    known, median = one["known"], one["median"]
+    fitted = ""
+    if known and len(one["mean"]) == 1:
+        log = " (log)" if one["transform"] == "log" else ""
+        fitted = f"{number(one['mean'][0])} ± {number(one['scale'][0])}{log}"
+    return [
+        one["name"],
+        one["kind"] + (", log" if one["transform"] == "log" else ""),
+        one["unit"] or "",
+        "" if known is None else str(known),
+        "" if median is None else number(median) if isinstance(median, float) else str(median),
+        fitted,
+        _in_training(one) if known else "nobody had a value",
+    ]
+
+
+def _in_training(one: dict[str, Any]) -> str:
+    """Range, or the levels that occurred and those that did not."""
+    if one["range"] is not None:
+        low, high = (number(end) if isinstance(end, float) else str(end) for end in one["range"])
+        return f"{low} to {high}"
+    seen = one["seen"] or []
+    unseen = [level for level in one["levels"] or [] if level not in seen]
+    return ", ".join(seen) + (f" (nobody had: {', '.join(unseen)})" if unseen else "")

@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Draft clinical.yaml from a cohort table, for a person to correct."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+from persam_monai.drafting import draft_schema
+from persam_monai.errors import UserError
+from persam_monai.files import replacing
+
+
+def main() -> None:
+    """Parse the command line, draft, and print or write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", type=Path, help="cohort.csv, .tsv, .xlsx or .parquet, with patient_id and label")
+    parser.add_argument("--output", type=Path, help="file to write, which must not be there yet; otherwise printed")
+    asked = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # what a shell redirects into a file is the schema, which is UTF-8
+    try:
+        if asked.output is not None and asked.output.exists():
+            raise UserError(f"{asked.output} is there already, and is not overwritten; name another --output.")
+        text = draft_schema(asked.table)
+        if asked.output is None:
+            print(text, end="")
+            return
+        with replacing(asked.output) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+    print(f"Wrote {asked.output}: correct it, then run scripts/check_cohort.py.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from persam_monai.clinical import ClinicalSchema, RecordStatistics
+from persam_monai.description import describe_model, model_lines
+from persam_monai.model import load_card, save_model
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = ClinicalSchema.from_dict(
+    {
+        "classes": ["DLBCL", "FL"],
+        "groups": {
+            "interview": {
+                "age": {"kind": "numeric", "unit": "years", "range": [0, 120]},
+                "sex": {"kind": "categorical", "levels": ["female", "male", "diverse"]},
+                "fever": {"kind": "binary"},
+            },
+            "blood": {
+                "ldh": {"kind": "numeric", "unit": "U/L", "transform": "log"},
+                "stage": {"kind": "ordinal", "levels": ["I", "II", "III", "IV"]},
+                "never_measured": {"kind": "numeric"},
+            },
+        },
+    }
+)
+RECORDS: list[dict[str, object]] = [
+    {"age": 40, "sex": "female", "fever": "no", "ldh": 100, "stage": "I"},
+    {"age": 50, "sex": "male", "fever": "no", "ldh": 200, "stage": "II"},
+    {"age": 75, "sex": "male", "fever": "yes", "ldh": 800, "stage": "III"},
+    {"age": None, "sex": "male", "fever": "no", "ldh": None, "stage": "IV"},
+]
+CARD: dict[str, Any] = {
+    "schema": SCHEMA.to_dict(),
+    "head": {"class": "PersAMHead", "width": 512, "layers": 2, "heads": 8, "attention": "balanced", "dropout": 0.1},
+    "patch_size": 224,
+    "mpp": 0.25,
+    "bag_size": 100,
+    "settings": {"fold": 2, "folds": 5, "seed": 7, "extractor_weights": None},
+}
+TRAINED = {
+    "statistics": RecordStatistics.fit(
+        SCHEMA, np.stack([SCHEMA.encode(record, "here") for record in RECORDS])
+    ).to_dict(),
+    "trained_on": {
+        "patients": 4,
+        "slides": 6,
+        "classes": {"DLBCL": {"patients": 3, "slides": 5}, "FL": {"patients": 1, "slides": 1}},
+    },
+}
+
+
+def saved(folder: Path, **more: Any) -> Path:
+    save_model(nn.Linear(1, 1), folder / "model.pt", {**CARD, **more})
+    return folder / "model.pt"
+
+
+def shown(path: Path) -> str:
+    return "\n".join(model_lines(describe_model(load_card(path))))
+
+
+def row(text: str, name: str) -> str:
+    return " ".join(next(line for line in text.splitlines() if line.split()[:1] == [name]).split())
+
+
+def test_variables_are_told_in_their_own_units(tmp_path: Path) -> None:
+    text = shown(saved(tmp_path, **TRAINED))
+    assert "Clinical records of 4 patients" in text
+    ages = [40, 50, 75, 50]  # the gap is filled with the median
+    assert row(text, "age") == f"age numeric years 3 50 {np.mean(ages):g} ± {np.std(ages):.4g} 40 to 75"
+    logs = np.log([100, 200, 800, 200])
+    assert row(text, "ldh") == f"ldh numeric, log U/L 3 200 {logs.mean():.4g} ± {logs.std():.4g} (log) 100 to 800"
+    assert row(text, "stage") == f"stage ordinal 4 II/III 1.5 ± {np.std([0, 1, 2, 3]):.4g} I to IV"
+    assert row(text, "fever") == f"fever binary 4 no 0.25 ± {np.std([0, 0, 1, 0]):.4g} no, yes"
+    assert row(text, "sex") == "sex categorical 4 female, male (nobody had: diverse)"
+    assert row(text, "never_measured") == "never_measured numeric 0 nobody had a value"
+
+
+def test_the_training_is_told(tmp_path: Path) -> None:
+    text = shown(saved(tmp_path, **TRAINED))
+    assert "Classes: DLBCL, FL" in text
+    assert "224 x 224 pixels at 0.25 µm per pixel, 100 in a bag" in text
+    assert "Trained on 4 patients, 6 slides (DLBCL: 3 patients, 5 slides; FL: 1 patients, 1 slides)" in text
+    assert "Tested on fold 2 of 5, counted from 0; seed 7" in text
+    assert "Extractor began from: random weights" in text
+    assert "PersAMHead (PersAM, personalised attention); width 512, encoder layers 2, heads 8" in text
+
+
+@pytest.mark.parametrize(
+    ("head", "sentences"),
+    [
+        ({}, ["the median of the training patients stands in for it", "training hid no value"]),
+        (
+            {"missing": "learned", "clinical_dropout": 0.3},
+            ["the network is told where (learned)", "training hid variables and whole groups with probability 0.3"],
+        ),
+        ({"relevance": False}, ["without relevance"]),
+    ],
+)
+def test_missing_values_are_told_in_words(tmp_path: Path, head: dict[str, Any], sentences: list[str]) -> None:
+    text = shown(saved(tmp_path, **{**TRAINED, "head": {**CARD["head"], **head}}))
+    for sentence in sentences:
+        assert sentence in text
+
+
+def test_what_is_not_known_is_said(tmp_path: Path) -> None:
+    text = shown(saved(tmp_path, settings={}, head={}))
+    assert "Patients and slides that it was trained on: not written down" in text
+    assert "What the training records were like is not written down" in text
+    assert row(text, "ldh") == "ldh numeric, log U/L"
+    assert "None" not in text
+    assert "nan" not in text
+
+
+def test_the_script_prints_the_same_as_json(tmp_path: Path) -> None:
+    path = saved(tmp_path, **TRAINED)
+    command = [sys.executable, str(ROOT / "scripts/describe_model.py"), str(path)]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, encoding="utf-8", check=True)
+    found = json.loads(done.stdout)
+    assert found == json.loads(json.dumps(describe_model(load_card(path))))
+    by_name = {one["name"]: one for one in found["variables"]}
+    assert by_name["ldh"]["median"] == pytest.approx(200, rel=1e-6)
+    assert by_name["ldh"]["mean"] == pytest.approx([np.log([100, 200, 800, 200]).mean()], rel=1e-6)
+    assert by_name["sex"]["seen"] == ["female", "male"]
+    assert found["trained_on"] == TRAINED["trained_on"]
+    assert all(math.isfinite(value) for one in found["variables"] for value in one["mean"])
+    plain = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+    assert plain.stdout == shown(path) + "\n"
+
+
+def test_a_model_that_is_not_whole_is_an_error(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    path.write_bytes(path.read_bytes() + b"x")
+    command = [sys.executable, str(ROOT / "scripts/describe_model.py"), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert "do not belong together" in done.stderr
+    assert "Traceback" not in done.stderr
