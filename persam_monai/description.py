@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from persam_monai.clinical import Variable
-from persam_monai.clinical.levels import LevelVariable, OrdinalVariable
-from persam_monai.clinical.numeric import NumericVariable
+from persam_monai.clinical.variables.levels import LevelVariable, OrdinalVariable
+from persam_monai.clinical.variables.numeric import NumericVariable
 from persam_monai.model import ModelCard
 from persam_monai.text_table import number, text_table
 

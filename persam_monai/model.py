@@ -14,7 +14,7 @@ import numpy as np
 
 from persam_monai import __version__
 from persam_monai.clinical import ClinicalSchema
-from persam_monai.clinical.record_statistics import NOTHING_KNOWN, RecordStatistics
+from persam_monai.clinical.statistics import NOTHING_KNOWN, RecordStatistics
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors, replacing, sha256, write_json
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from persam_monai.clinical import ClinicalSchema, Variable
-from persam_monai.clinical.levels import LevelVariable
-from persam_monai.clinical.numeric import NumericVariable
+from persam_monai.clinical.variables.levels import LevelVariable
+from persam_monai.clinical.variables.numeric import NumericVariable
 from persam_monai.cohort import Cohort, assign_folds
 from persam_monai.cohort.report import rows_listed
 from persam_monai.cohort.tables import TABLE_NAMES, find_table

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from persam_monai.clinical.cells import MISSING_SPELLINGS, CellError, CellProblem, is_missing, shown
-from persam_monai.clinical.levels import BinaryVariable, CategoricalVariable, OrdinalVariable
 from persam_monai.clinical.numbers import NumberFormat, decimal_evidence, parse_number
-from persam_monai.clinical.numeric import NumericVariable
-from persam_monai.clinical.record_statistics import RecordStatistics
 from persam_monai.clinical.schema import RESERVED_COLUMNS, ClinicalSchema
-from persam_monai.clinical.statistics import FittedStatistics, fit_statistics
-from persam_monai.clinical.variable_statistics import VariableStatistics
-from persam_monai.clinical.variables import Variable
+from persam_monai.clinical.statistics import FittedStatistics, RecordStatistics, VariableStatistics, fit_statistics
+from persam_monai.clinical.variables import (
+    BinaryVariable,
+    CategoricalVariable,
+    NumericVariable,
+    OrdinalVariable,
+    Variable,
+)
 
 __all__ = [
     "MISSING_SPELLINGS",

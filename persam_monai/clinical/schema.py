@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from persam_monai.clinical.cells import CellError, CellProblem, shown
-from persam_monai.clinical.document import Document, read_document
-from persam_monai.clinical.numeric import NumericVariable
-from persam_monai.clinical.parsing import RESERVED_COLUMNS, SchemaParts, parse_schema
+from persam_monai.clinical.declaration.document import Document, read_document
+from persam_monai.clinical.declaration.parsing import RESERVED_COLUMNS, SchemaParts, parse_schema
 from persam_monai.clinical.rules import CellRules
-from persam_monai.clinical.variables import Variable
+from persam_monai.clinical.variables.base import Variable
+from persam_monai.clinical.variables.numeric import NumericVariable
 from persam_monai.errors import did_you_mean, raise_together
 
 __all__ = ["RESERVED_COLUMNS", "ClinicalSchema"]

@@ -15,7 +15,7 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader
 
-from persam_monai.clinical.record_statistics import RecordStatistics
+from persam_monai.clinical.statistics import RecordStatistics
 from persam_monai.cohort import Cohort, Split, write_folds
 from persam_monai.data import BadSlides, BagDataset, PatchSettings
 from persam_monai.data.bad_slides import SKIPPED_FILE

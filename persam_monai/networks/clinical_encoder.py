@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from persam_monai.clinical.statistics import fit_statistics
+from persam_monai.clinical.statistics.fitted import fit_statistics
 from persam_monai.errors import UserError
 from persam_monai.networks.missing import MissingTokens, check_missing, variable_sizes
 

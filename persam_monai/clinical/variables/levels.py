@@ -12,9 +12,9 @@ import numpy as np
 from persam_monai.clinical.cells import CellError, shown
 from persam_monai.clinical.names import parse_names
 from persam_monai.clinical.numbers import number_or_none
-from persam_monai.clinical.options import parse_codes
 from persam_monai.clinical.rules import CellRules
-from persam_monai.clinical.variables import Report, Variable
+from persam_monai.clinical.variables.base import Report, Variable
+from persam_monai.clinical.variables.options import parse_codes
 from persam_monai.errors import did_you_mean
 
 OTHER = "other"

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from persam_monai.clinical.cells import shown
-from persam_monai.clinical.document import KeyPath
+from persam_monai.clinical.declaration.document import KeyPath
 from persam_monai.clinical.numbers import number_or_none
-from persam_monai.clinical.numeric import NumericVariable
 from persam_monai.clinical.rules import CellRules, is_code
-from persam_monai.clinical.variables import Variable
+from persam_monai.clinical.variables.base import Variable
+from persam_monai.clinical.variables.numeric import NumericVariable
 
 ReportAt = Callable[[KeyPath, str], None]
 """Takes a key path and what is wrong there."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from persam_monai.clinical.schema import ClinicalSchema
-from persam_monai.clinical.statistics import FittedStatistics, fit_statistics
-from persam_monai.clinical.unusual import unusual
-from persam_monai.clinical.variable_statistics import VariableStatistics
+from persam_monai.clinical.statistics.fitted import FittedStatistics, fit_statistics
+from persam_monai.clinical.statistics.unusual import unusual
+from persam_monai.clinical.statistics.variable import VariableStatistics
 from persam_monai.errors import raise_together
 
 NOTHING_KNOWN = "no clinical value is known; predicted from the slide alone"

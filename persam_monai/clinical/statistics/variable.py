@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from persam_monai.clinical.levels import LevelVariable, OrdinalVariable
-from persam_monai.clinical.numeric import NumericVariable
-from persam_monai.clinical.variables import Variable
+from persam_monai.clinical.variables.base import Variable
+from persam_monai.clinical.variables.levels import LevelVariable, OrdinalVariable
+from persam_monai.clinical.variables.numeric import NumericVariable
 
 _DIGITS = 2  # of a training range: enough to tell g/L from g/dL, too few for a patient's own laboratory value
 

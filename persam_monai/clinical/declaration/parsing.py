@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from persam_monai.clinical.cells import shown
-from persam_monai.clinical.document import Document, KeyPath
-from persam_monai.clinical.hints import key_hint, kind_hint
-from persam_monai.clinical.kinds import KINDS
+from persam_monai.clinical.declaration.document import Document, KeyPath
+from persam_monai.clinical.declaration.hints import key_hint, kind_hint
+from persam_monai.clinical.declaration.together import check_together
 from persam_monai.clinical.names import name_fault, parse_names
-from persam_monai.clinical.options import parse_codes, parse_sign
 from persam_monai.clinical.rules import CellRules
-from persam_monai.clinical.together import check_together
-from persam_monai.clinical.variables import Variable
+from persam_monai.clinical.variables.base import Variable
+from persam_monai.clinical.variables.kinds import KINDS
+from persam_monai.clinical.variables.options import parse_codes, parse_sign
 from persam_monai.errors import raise_together
 
 RESERVED_COLUMNS = ("patient_id", "slide", "label", "fold", "mpp")

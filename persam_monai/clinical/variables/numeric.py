@@ -15,9 +15,9 @@ import numpy as np
 
 from persam_monai.clinical.cells import CellError
 from persam_monai.clinical.numbers import NumberFormat, parse_number, read_text
-from persam_monai.clinical.numeric_keys import parse_numeric
 from persam_monai.clinical.rules import PLAIN_RULES, CellRules
-from persam_monai.clinical.variables import Report, Variable
+from persam_monai.clinical.variables.base import Report, Variable
+from persam_monai.clinical.variables.numeric_keys import parse_numeric
 from persam_monai.errors import did_you_mean
 
 _COMPARED = re.compile(r"(<=|>=|[<>≤≥])\s*(.*)", re.DOTALL)

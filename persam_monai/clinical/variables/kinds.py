@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from persam_monai.clinical.levels import BinaryVariable, CategoricalVariable, OrdinalVariable
-from persam_monai.clinical.numeric import NumericVariable
-from persam_monai.clinical.variables import Variable
+from persam_monai.clinical.variables.base import Variable
+from persam_monai.clinical.variables.levels import BinaryVariable, CategoricalVariable, OrdinalVariable
+from persam_monai.clinical.variables.numeric import NumericVariable
 
 KINDS: dict[str, type[Variable]] = {
     variable.kind: variable for variable in (NumericVariable, BinaryVariable, CategoricalVariable, OrdinalVariable)

@@ -10,8 +10,8 @@ from typing import Any
 from persam_monai.clinical.cells import shown
 from persam_monai.clinical.names import name_fault
 from persam_monai.clinical.numbers import number_or_none
-from persam_monai.clinical.options import parse_codes, parse_sign
-from persam_monai.clinical.variables import Report
+from persam_monai.clinical.variables.base import Report
+from persam_monai.clinical.variables.options import parse_codes, parse_sign
 
 _COMPARISONS = ("limit", "half")
 

@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from persam_monai.clinical.numeric import NumericVariable
-from persam_monai.clinical.variable_statistics import VariableStatistics, has_range, names
-from persam_monai.clinical.variables import Variable
+from persam_monai.clinical.statistics.variable import VariableStatistics, has_range, names
+from persam_monai.clinical.variables.base import Variable
+from persam_monai.clinical.variables.numeric import NumericVariable
 
 _SAME = 1e-6  # relative difference of values that are one; ten times what 32-bit numbers keep
 
