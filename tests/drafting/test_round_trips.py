@@ -11,6 +11,7 @@ import numpy as np
 import openpyxl
 import pytest
 import yaml
+from sklearn.datasets import load_breast_cancer
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
@@ -54,6 +55,19 @@ def test_a_synthetic_dataset_can_be_trained_on_with_its_draft(tmp_path: Path) ->
     cohort = Cohort.load(draft.table, ClinicalSchema.load(draft.file))  # the slides are there
     assert len(cohort.patients) == 6
     assert set(cohort.classes) == set(CLASS_NAMES.values())
+
+
+def test_real_measurements_are_drafted_and_read(drafted: Draft) -> None:
+    found = load_breast_cancer(as_frame=True)  # 569 patients of the University of Wisconsin, 30 measurements of nuclei
+    columns = {name.replace(" ", "_"): [repr(float(value)) for value in found.data[name]] for name in found.data}
+    labels = [str(found.target_names[index]) for index in found.target]
+    draft = drafted({"patient_id": [f"W{i}" for i in range(len(labels))], "label": labels, **columns})
+    cohort = draft.cohort()
+    assert {name: declared["kind"] for name, declared in draft.variables.items()} == dict.fromkeys(columns, "numeric")
+    assert draft.variables["mean_area"]["transform"] == "log"
+    values = cohort.clinical_matrix()[:, cohort.schema.variable_names.index("mean_texture")]
+    np.testing.assert_allclose(values, found.data["mean texture"], rtol=1e-6)
+    assert cohort.class_counts() == [labels.count(name) for name in cohort.classes]
 
 
 def test_a_german_table_is_read_with_its_decimal_comma(drafted: Draft) -> None:
