@@ -37,7 +37,10 @@ RUN_ARGUMENTS = (
 )
 # Settings that name files; Python Fire must leave them as they were typed.
 PATHS = frozenset(
-    {"dataset_dir", "output_dir", "table", "slide", "model", "extractor_weights", "evaluation_dir", "inference_dir"}
+    {
+        *("dataset_dir", "table", "folds_file", "slide", "model", "extractor_weights", "index_dir"),
+        *("output_dir", "evaluation_dir", "inference_dir"),
+    }
 )
 # Keys that MONAI adds; they need not stand in a config.
 FOREIGN_KEYS = frozenset({"bundle_root", "workflow_type", "properties_path"})

@@ -105,7 +105,7 @@ def load_card(path: str | os.PathLike[str]) -> ModelCard:
         UserError: if a file is missing or damaged, of another format, or the two do not match.
     """
     weights, description = Path(path), Path(path).with_suffix(".json")
-    missing = [str(file) for file in (weights, description) if not file.is_file()]
+    missing = [str(file) for file in (weights, description) if not os.path.isfile(file)]
     raise_together(
         "There is no trained model here (a model is two files, written by training; --model or --output_dir names "
         "the place)",
@@ -115,6 +115,7 @@ def load_card(path: str | os.PathLike[str]) -> ModelCard:
         content = json.loads(description.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise UserError(f"{description} has format {content['format']}; this version reads format {FORMAT}.")
+        _check_mappings(content, description)
         card = ModelCard(
             path=weights,
             schema=ClinicalSchema.from_dict(content["schema"], str(description)),
@@ -128,7 +129,7 @@ def load_card(path: str | os.PathLike[str]) -> ModelCard:
         if content.get("statistics") is not None:
             statistics = RecordStatistics.from_dict(card.schema, content["statistics"], str(description))
             card = replace(card, statistics=statistics)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{description} is not a description of a model ({error!r}). Copy model.pt and model.json anew from where "
             "they were trained."
@@ -139,6 +140,19 @@ def load_card(path: str | os.PathLike[str]) -> ModelCard:
             "written down. Copy both files anew from the same training."
         )
     return card
+
+
+def _check_mappings(content: Any, description: Path) -> None:
+    """Raise if a part of ``model.json`` that has names in it is none."""
+    parts = ("schema", "head", "settings", "trained_on")
+    damaged = [name for name in parts if not isinstance(content.get(name, {}), Mapping)]
+    counts = content.get("trained_on", {})
+    if not damaged and not all(isinstance(count, Mapping) for count in counts.get("classes", {}).values()):
+        damaged = ["trained_on.classes"]
+    raise_together(
+        f"{description} is damaged; copy model.pt and model.json anew from where they were trained",
+        [f"{name} is no mapping" for name in damaged],
+    )
 
 
 def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:

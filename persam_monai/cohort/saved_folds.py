@@ -17,6 +17,10 @@ from persam_monai.files import replacing
 
 MINIMUM_FOLDS = 3  # one to test on, one to validate on, one to train on
 
+_CURE = (
+    "use the table as it was when the folds were drawn (who has come since can be predicted by inference), or leave "
+    "the file out of a new training, which then draws its own."
+)
 _COLUMNS = ("patient_id", "label", "fold")
 _FOLD = re.compile(r"[0-9]{1,6}")
 
@@ -150,14 +154,11 @@ def match_folds(cohort: Cohort, saved: Mapping[str, SavedFold], source: str) -> 
     if lacking:
         problems.append(
             f"{len(set(cohort.patients) - saved.keys())} patients of {cohort.source} ({rows_listed(lacking)} there) "
-            "have no fold; take them out of the table, or have new folds drawn by leaving the file out."
+            f"have no fold; {_CURE}"
         )
     surplus = [each.row for patient, each in saved.items() if patient not in cohort.patient_labels]
     if surplus:
-        problems.append(
-            f"{len(surplus)} patients ({rows_listed(surplus)}) are not in {cohort.source}; put them back into the "
-            "table, or have new folds drawn by leaving the file out."
-        )
+        problems.append(f"{len(surplus)} patients ({rows_listed(surplus)}) are not in {cohort.source}; {_CURE}")
     for patient, label in cohort.patient_labels.items():
         name = "" if label is None else cohort.classes[label]
         if patient in saved and saved[patient].label != name:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
@@ -135,26 +137,43 @@ def new_slides(
                 f"{dataset_dir}: found no cohort table, expected one of {', '.join(TABLE_NAMES)}. Put it there, or "
                 "name it with --table."
             )
-        return Cohort.load(found, card.schema, require_labels=False, problems_file=problems_file)
+        try:
+            return Cohort.load(found, card.schema, require_labels=False, problems_file=problems_file)
+        except UserError as error:
+            raise UserError(
+                f"{error}\nThe schema is the model's own, in {card.path.with_suffix('.json')}; a clinical.yaml beside "
+                "the table is not read. Correct the cells, or leave them empty where the value is not known."
+            ) from error
     path = Path(os.path.abspath(str(slide)))  # not resolved: readers look at a link's own name
     if not path.is_file():
         raise UserError(f"--slide {slide}: there is no such file.")
     if is_null(record):
         logger.warning("No --record is given: the model predicts from the slide alone, all clinical values missing.")
-    elif not isinstance(record, Mapping):
-        raise UserError(
-            f'--record is {record!r}; expected values by name, such as --record "{{age: 61, sex: female}}".'
-        )
-    clinical = card.schema.encode(record if isinstance(record, Mapping) else {}, "--record")
+    values = {} if is_null(record) else _record(record)
+    clinical = card.schema.encode(values, "--record")
     slide_mpp = None if is_null(slide_mpp) else slide_mpp
     return Cohort(
         (SlideEntry(str(slide), path, path.stem, None, clinical, slide_mpp, None, 1),), card.schema, "--slide"
     )
 
 
+def _record(typed: object) -> Mapping[str, Any]:
+    """A record from the command line. Python Fire leaves as text what it cannot read, such as ``{albumin: 40 g/L}``."""
+    found = typed
+    if isinstance(typed, str):
+        with suppress(yaml.YAMLError):
+            found = yaml.load(typed, Loader=yaml.BaseLoader)  # which makes no truth values and dates of words
+    if not isinstance(found, Mapping):
+        raise UserError(
+            f'--record is {typed!r}; expected values by name, such as --record "{{age: 61, sex: female}}". Values with '
+            "signs need quotes: \"{albumin: '40 g/L', crp: '<5'}\"."
+        )
+    return found
+
+
 def _check_same_cohort(card: ModelCard, schema: ClinicalSchema, provenance: Mapping[str, Any]) -> None:
     """The test fold must be the one the model was not trained on, read as the model was taught to read it."""
-    if schema != card.schema:
+    if schema != card.schema or schema.component_names != card.schema.component_names:  # dictionaries have no order
         raise UserError(
             f"The clinical schema in dataset_dir is not the one that {card.path} was trained with. Evaluate with that "
             "one (it stands in model.json under schema), or train anew."

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from persam_monai.cohort import Cohort, read_folds, write_folds
 from persam_monai.data.bad_slides import SKIPPED_FILE
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors
@@ -22,6 +23,12 @@ from persam_monai.settings import is_no, is_yes
 logger = logging.getLogger(__name__)
 
 FOLDS_FILE = "folds.csv"
+
+# What it means that a hash has changed.
+HASHES = {
+    "fold_assignment": "the patients of the cohort table, or their folds, were others",
+    "clinical_schema": "clinical.yaml was another: classes, variables, their order or their rules have changed",
+}
 
 # What may differ between the two halves of a resumed training: where it runs, and how much longer.
 FREE_ON_RESUME = frozenset(
@@ -56,6 +63,11 @@ class TrainingFolder:
         """The last state of the training."""
         return self.root / "checkpoints" / CHECKPOINT
 
+    @property
+    def folds(self) -> Path:
+        """Every patient's fold."""
+        return self.root / FOLDS_FILE
+
     def check(self, overwrite: bool) -> None:
         """Make sure that a training can begin here.
 
@@ -72,6 +84,33 @@ class TrainingFolder:
                 f"{self.root} already holds a training ({', '.join(earlier)}). Go on with it by --resume true, replace "
                 "it by --overwrite true, or name another --output_dir."
             )
+
+    def check_folds(self, assignment: Mapping[str, int], overwrite: bool) -> None:
+        """Make sure that no other ``folds.csv`` than the training's own is replaced, such as one made by hand.
+
+        Args:
+            assignment: every patient's fold in the training.
+            overwrite: whether another file may be replaced.
+
+        Raises:
+            UserError: if there is another one and ``overwrite`` is false.
+        """
+        if not overwrite and self.folds.exists() and not self._has_folds(assignment):
+            raise UserError(
+                f"{self.folds} is there already, and its folds are not those of this training. Use them by "
+                f"--folds_file {self.folds}, replace them by --overwrite true, or name another --output_dir."
+            )
+
+    def keep_folds(self, cohort: Cohort, assignment: Mapping[str, int]) -> None:
+        """Write ``folds.csv``, unless it is there with these folds, perhaps with further columns."""
+        if not (self.folds.exists() and self._has_folds(assignment)):
+            write_folds(cohort, assignment, self.folds)
+
+    def _has_folds(self, assignment: Mapping[str, int]) -> bool:
+        try:
+            return {patient: saved.fold for patient, saved in read_folds(self.folds).items()} == dict(assignment)
+        except UserError:
+            return False
 
     def clear(self) -> None:
         """Remove an earlier training's model, checkpoint and evaluation, and the half-written files of a killed one."""
@@ -178,9 +217,10 @@ def _compare(file: Path, provenance: Mapping[str, Any]) -> None:
     before = json.loads(file.read_text(encoding="utf-8"))
     now = json.loads(json.dumps(dict(provenance)))
     raise_together(
-        "The training cannot be resumed with other settings than it was started with",
+        "The training cannot be resumed with other settings than it was started with; take back what was changed, or "
+        "start anew in another --output_dir",
         [
-            f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+            HASHES.get(name) or f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
             for name in sorted(before.keys() | now.keys())
             if name not in FREE_ON_RESUME and before.get(name) != now.get(name)
         ],

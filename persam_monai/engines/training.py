@@ -15,11 +15,12 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader
 
+from persam_monai.clinical import ClinicalSchema
 from persam_monai.clinical.statistics import RecordStatistics
-from persam_monai.cohort import Cohort, Split, write_folds
+from persam_monai.cohort import Cohort, Split
 from persam_monai.data import BadSlides, BagDataset, PatchSettings
 from persam_monai.data.bad_slides import SKIPPED_FILE
-from persam_monai.engines.outputs import FOLDS_FILE, TrainingFolder
+from persam_monai.engines.outputs import TrainingFolder
 from persam_monai.errors import UserError
 from persam_monai.files import read_tensors, replacing
 from persam_monai.handlers import MLflowRun
@@ -75,6 +76,7 @@ def train(
     own = checkpoint is not None and checkpoint.resolve() == folder.checkpoint.resolve()
     if not own:
         folder.check(is_yes(overwrite))
+        folder.check_folds(assignment, is_yes(overwrite))
     with tracking.track():
         _fit(network, loss, split)
         if checkpoint is None:
@@ -93,7 +95,7 @@ def train(
                     partial.write_bytes(content)
         for bad_slides in _lists(datasets.values()):
             bad_slides.begin(keep=own)
-        write_folds(cohort, assignment, folder.root / FOLDS_FILE)
+        folder.keep_folds(cohort, assignment)
         _announce(datasets["train"], datasets["validation"])
         trainer.run()
         tracking.log_model(folder.model.with_suffix(".json"))
@@ -175,21 +177,31 @@ def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=ROUNDING, atol=0)
 
 
-def provenance(settings: Mapping[str, Any], assignment: Mapping[str, int], config: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(
+    settings: Mapping[str, Any], assignment: Mapping[str, int], schema: ClinicalSchema, config: Mapping[str, Any]
+) -> dict[str, Any]:
     """What a training's result depends on.
 
     Args:
         settings: what the user set, by name.
         assignment: every patient's fold.
+        schema: what the records and labels mean.
         config: the config that is run, see :func:`persam_monai.commandline.running_config`.
 
     Returns:
-        JSON-able: the settings, the blocks of the config that have settings of their own, and ``fold_assignment``, a
-        SHA-256 over every patient's fold.
+        JSON-able: the settings, the blocks of the config that have settings of their own, and the
+        SHA-256 of every patient's fold (``fold_assignment``) and of the schema (``clinical_schema``).
     """
-    digest = hashlib.sha256(json.dumps(sorted(assignment.items())).encode()).hexdigest()
     blocks = {name: config[name] for name in BLOCKS if name in config}
-    return {**settings, **blocks, "fold_assignment": digest}
+    hashes = {
+        "fold_assignment": _digest(sorted(assignment.items())),
+        "clinical_schema": _digest(schema.to_dict()),  # the order of classes, groups and levels counts
+    }
+    return {**settings, **blocks, **hashes}
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def describe(

@@ -3,10 +3,10 @@
 
 MLflow may be a server that many can read, so no clinical value, level, patient or slide reaches it. A run has
 
-* parameters: the settings and the blocks of the config that have settings of their own; ``fold_assignment``, a hash
-  over patients without a key, as its pseudonym (:mod:`persam_monai.privacy`);
+* parameters: the settings and the blocks of the config that have settings of their own; ``fold_assignment``
+  and ``clinical_schema``, hashes without a key, as their pseudonyms (:mod:`persam_monai.privacy`);
 * metrics: losses, scores and learning rates, and the number of slides that were skipped;
-* ``config.json``: the config with all overrides, with ``dataset_dir``, ``table`` and ``output_dir`` as they were given,
+* ``config.json``: the config with all overrides, with names of files and folders as they were given,
   without the bundle's metadata, which name classes, what :data:`WITHHELD` lists, and passwords in addresses;
 * of a training, ``model_description.json``: see :func:`describe_for_tracking`; of an evaluation, ``metrics.json`` with
   the names of the classes, which are what was asked;
@@ -52,6 +52,7 @@ stop_signals: list[int] = []
 HOST_TAG, PROCESS_TAG = "persam.host", "persam.process"
 LONGEST_PARAMETER = 500  # characters, MLflow's own limit on some servers
 
+HASHED = {"fold_assignment", "clinical_schema"}  # settings that are hashes without a key
 WITHHELD = ("record", "slide")  # settings of an inference that name a patient or say something of one
 METADATA = "_meta_"  # where MONAI keeps metadata.json in a config
 DESCRIPTION_FILE = "model_description.json"
@@ -70,7 +71,7 @@ class MLflowRun(MLFlowHandler):
         tracking_uri: where to log; the environment variable ``MLFLOW_TRACKING_URI`` wins.
         experiment_name: the experiment.
         run_name: name of the run.
-        settings: logged as parameters, by name; ``fold_assignment`` as its pseudonym.
+        settings: logged as parameters, by name; hashes without a key as their pseudonyms.
         config: logged as the artefact ``config.json``, without what may name a patient.
     """
 
@@ -160,8 +161,8 @@ class MLflowRun(MLFlowHandler):
         tags = {HOST_TAG: socket.gethostname(), PROCESS_TAG: _process(os.getpid())}
         self.cur_run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name, tags=tags)
         settings = dict(self.settings)
-        if "fold_assignment" in settings:
-            settings["fold_assignment"] = pseudonym(str(settings["fold_assignment"]))
+        for name in HASHED & settings.keys():
+            settings[name] = pseudonym(str(settings[name]))
         params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in settings.items()]
         self.client.log_batch(self.cur_run.info.run_id, params=params)
         config = {name: value for name, value in self.config.items() if name not in (METADATA, *WITHHELD)}

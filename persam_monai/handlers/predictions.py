@@ -65,7 +65,7 @@ class PredictionSaver:
         warned = sum(map(bool, warnings.values()))
         if warned:  # how many, and not who and what: this goes to logs
             logger.warning(
-                "The records of %d of %d patients are unlike those of the training; see the column warnings of %s.",
+                "Something is to be said of the records of %d of %d patients: see the column warnings of %s.",
                 warned,
                 len(patients.names),
                 by_patient,
@@ -75,7 +75,7 @@ class PredictionSaver:
         """What is to be said of each patient's record, in one line."""
         record = {entry.patient_id: entry.clinical for entry in self.dataset.entries}
         warn = self.warnings or (lambda record: ())
-        return {patient: " ".join(f"{warning}." for warning in warn(record[patient])) for patient in patients}
+        return {patient: "; ".join(warn(record[patient])) for patient in patients}
 
 
 def write_predictions(

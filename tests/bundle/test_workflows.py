@@ -186,7 +186,11 @@ def test_a_model_is_not_evaluated_on_patients_who_were_dealt_out_anew(
     (smaller / "cohort.csv").write_text("\n".join([*lines[:-1], ""]))
     result = run_bundle("evaluating", EVALUATING, dataset_dir=smaller, output_dir=trained)
     assert result.returncode == 1
-    assert "may hold patients it was trained on" in result.stderr.splitlines()[-1]
+    assert f"{trained / 'folds.csv'}: the folds are not those of {smaller / 'cohort.csv'}" in result.stderr
+    assert "use the table as it was when the folds were drawn" in result.stderr.splitlines()[-1]
+    drawn = run_bundle("evaluating", EVALUATING, dataset_dir=smaller, output_dir=trained, folds_file="null")
+    assert drawn.returncode == 1
+    assert "may hold patients it was trained on" in drawn.stderr.splitlines()[-1]
 
 
 def test_mlflow_has_parameters_metrics_of_every_epoch_and_the_config(trained: Path, dataset_dir: Path) -> None:

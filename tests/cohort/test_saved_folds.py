@@ -83,11 +83,11 @@ Edit = Callable[[list[str]], list[str]]
         (lambda rows: [rows[0], *(f"{row[:-1]}0" for row in rows[1:])], ["found the folds 0; expected at least 3"]),
         (
             lambda rows: rows[:-2],
-            ["2 patients of cohort.csv (rows 22, 23, 24, 25 there) have no fold", "leaving the file out"],
+            ["2 patients of cohort.csv (rows 22, 23, 24, 25 there) have no fold", "leave the file out"],
         ),
         (
             lambda rows: [*rows, "P70,A,0", "P71,A,0"],
-            ["2 patients (rows 14, 15) are not in cohort.csv", "put them back"],
+            ["2 patients (rows 14, 15) are not in cohort.csv", "use the table as it was"],
         ),
         (
             lambda rows: [*rows[:-1], rows[-1].replace("B", "A")],

@@ -76,7 +76,7 @@ def test_what_is_to_be_said_of_a_record_stands_beside_its_predictions_and_not_in
 
     with caplog.at_level(logging.INFO):
         predicted(cohort, tmp_path, warnings=warnings)
-    said = "age: 640 years is odd. no ldh."
+    said = "age: 640 years is odd; no ldh"
     assert [row["warnings"] for row in rows(tmp_path / "predictions.csv")] == ["", said, said]
     assert [row["warnings"] for row in rows(tmp_path / "patient_predictions.csv")] == ["", said]
     assert "1 of 2 patients" in caplog.text

@@ -15,7 +15,7 @@ from zipfile import BadZipFile, ZipFile
 
 import openpyxl
 
-from persam_monai.cohort.tables.table import CellFault, Table, assemble
+from persam_monai.cohort.tables.table import ERROR_CURE, EXACT_DIGITS, CellFault, Table, assemble
 from persam_monai.errors import UserError
 
 SHEET = "cohort"
@@ -27,7 +27,12 @@ _BROKEN = (
 )
 _STALE = re.compile(rb"""fullCalcOnLoad\s*=\s*["'](?:1|true)["']""")
 _FORMULA = re.compile(rb"<(?:\w+:)?f[\s/>]")
-_QUOTED = re.compile(r'"[^"]*"|\\.')  # in a number format: shown as it is, so that a per cent sign means nothing
+# Number formats (ECMA-376 part 1, 18.8.31): conditions and colours, padding, text that is shown as it is, and commas
+# behind the digits, each of which divides by 1000.
+_UNSEEN = re.compile(r"\[[^\]]*\]|[_*].")
+_QUOTED = re.compile(r'"([^"]*)"|\\(.)')
+_THOUSANDTHS = re.compile(r"[0#?],+(?![0#?,])")
+_EXACT = 10**15  # Excel keeps 15 digits of a number
 _NOT_CALCULATED = CellFault(
     "a formula that was never calculated",
     "a value: open the workbook in Excel and save it, which calculates it, or put the value in place of the formula.",
@@ -98,11 +103,12 @@ def _calculation(path: Path) -> tuple[bool, bool]:
 
 
 def _choose(path: Path, workbook: Any) -> str:
-    """The name of the sheet with the cohort."""
-    for sheet in workbook.worksheets:
+    """The name of the sheet with the cohort, which is one that a person sees."""
+    sheets = [sheet for sheet in workbook.worksheets if sheet.sheet_state == "visible"]
+    for sheet in sheets:
         if sheet.title.strip().casefold() == SHEET:
             return str(sheet.title)
-    filled = [str(sheet.title) for sheet in workbook.worksheets if _is_filled(sheet)]
+    filled = [str(sheet.title) for sheet in sheets if _is_filled(sheet)]
     if len(filled) > 1:
         listed = ", ".join(f'"{title}"' for title in filled)
         raise UserError(
@@ -136,10 +142,30 @@ def _cell(cell: Any, formula: bool, stale: bool) -> object:
     if kind == "e" and value is not None:
         if value == "#N/A":
             return None
-        return CellFault(f"{value}", "a value, and no error of Excel's; correct the formula, or empty the cell.")
+        return CellFault(f"{value}", ERROR_CURE)
     if isinstance(value, str):
         return value.strip()
-    if kind == "n" and value is not None and "%" in _QUOTED.sub("", cell.number_format):
+    if kind == "n" and value is not None:
+        return _number(value, cell.number_format)
+    return value
+
+
+def _number(value: Any, form: str) -> object:
+    """A number, unless its format shows a person something else."""
+    seen = _UNSEEN.sub("", form.split(";")[0])
+    digits = _QUOTED.sub("", seen)
+    if "%" in digits:
         cure = "a plain number: as a percentage Excel shows 100 times what it stores; format the column as numbers."
         return CellFault(f"{value * 100:.10g}%", cure)
+    if isinstance(value, int) and abs(value) >= 10**EXACT_DIGITS:
+        return float(value)  # which is what Excel knows of it: the digits after the fifteenth are lost
+    text = "".join(quoted + escaped for quoted, escaped in _QUOTED.findall(seen)).strip()
+    if any(sign.isalnum() or sign in "<>≤≥/^" for sign in text) or _THOUSANDTHS.search(digits):
+        cure = (
+            "a plain number or text: the cell's format makes Excel show more than it stores; format the column as "
+            "numbers, or as text and type the cells again."
+        )
+        return CellFault(f"{value:.10g} in the format {form}", cure)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _EXACT:
+        return float(value)  # so that nobody takes it for exact
     return value

@@ -15,6 +15,7 @@ from persam_monai.cohort.tables.table import CellFault, Table, TableRow, check_f
 from persam_monai.errors import UserError
 
 _PLAIN = (str, bool, int, float)
+_EXTENSION = b"ARROW:extension:name"  # in a column's metadata where the library with its type is not loaded
 
 
 def read_parquet(path: Path) -> Table:
@@ -42,8 +43,8 @@ def _read(path: Path) -> Table:
     names = tuple(name.strip() for name in content.column_names)
     faults: dict[str, CellFault] = {}
     columns: list[list[object]] = []
-    for name, column in zip(names, content.columns, strict=True):
-        if pa.types.is_nested(column.type) or _is_binary(column.type):
+    for name, column, field in zip(names, content.columns, content.schema, strict=True):
+        if _is_unreadable(column.type) or _EXTENSION in (field.metadata or {}):
             faults[name] = CellFault(f"the type {column.type}", "text, numbers, truth values or dates")
             columns.append([None] * len(column))
         else:
@@ -56,8 +57,11 @@ def _read(path: Path) -> Table:
     return Table(path, names, rows, faults=faults)
 
 
-def _is_binary(kind: Any) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+def _is_unreadable(kind: Any) -> bool:
+    """Whether values of a type are nothing that a person would read off a table; a type of its own may be anything."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return isinstance(kind, pa.BaseExtensionType) or pa.types.is_nested(kind) or any(test(kind) for test in tests)
 
 
 def _cell(value: Any, kind: Any) -> object:
