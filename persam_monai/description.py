@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from persam_monai.clinical import Variable
 from persam_monai.clinical.variables.levels import LevelVariable, OrdinalVariable
 from persam_monai.clinical.variables.numeric import NumericVariable
+from persam_monai.cohort.words import counted
+from persam_monai.errors import UserError
 from persam_monai.model import ModelCard
 from persam_monai.text_table import number, text_table
 
@@ -26,6 +30,36 @@ _UNKNOWN_TRAINING = "Patients and slides that it was trained on: not written dow
 _UNKNOWN_RECORDS = "What the training records were like is not written down (a converted or an older model)."
 _HEADING = ["variable", "kind", "unit", "known", "median", "mean ± scale", "in training"]
 _TRAINING = ("fold", "folds", "seed", "extractor_weights")
+
+
+def find_model(place: str | Path) -> Path:
+    """The weights of the model that a person means.
+
+    Args:
+        place: ``model.pt`` or ``model.json``, the folder that they are in, or the ``output_dir`` of a training.
+
+    Raises:
+        UserError: if one of the two files is missing.
+    """
+    path = Path(place)
+    found = path.with_suffix(".pt") if path.suffix == ".json" else path
+    if os.path.isdir(path):
+        likely = [path / "models" / "model.pt", path / "model.pt"]
+        there = [file for file in likely if any(os.path.isfile(file.with_suffix(end)) for end in (".pt", ".json"))]
+        found = there[0] if there else path
+        if found == path:
+            raise UserError(
+                f"{path}: found no trained model in this folder; expected {likely[0]} or {likely[1]}, with model.json "
+                "beside it. Name the output_dir of a training that has ended, or its model.pt."
+            )
+    missing = [str(file) for file in (found, found.with_suffix(".json")) if not os.path.isfile(file)]
+    if missing:
+        raise UserError(
+            f"{' and '.join(missing)}: no such file{'s' if len(missing) > 1 else ''}; expected a trained model, which "
+            "is model.pt and model.json in one folder. Name that folder, one of the two files, or the output_dir of "
+            "the training."
+        )
+    return found
 
 
 def describe_model(card: ModelCard) -> dict[str, Any]:
@@ -68,7 +102,11 @@ def model_lines(description: dict[str, Any]) -> list[str]:
         *_training_lines(description),
     ]
     patients = description["record_patients"]
-    known = _UNKNOWN_RECORDS if patients is None else f"Clinical records of {patients} patients, as it learned them."
+    known = (
+        _UNKNOWN_RECORDS
+        if patients is None
+        else f"Clinical records of {counted(patients, 'patient')}, as it learned them."
+    )
     lines += ["", known]
     for group in dict.fromkeys(variable["group"] for variable in description["variables"]):
         rows = [_row(one) for one in description["variables"] if one["group"] == group]
@@ -146,17 +184,18 @@ def _training_lines(description: dict[str, Any]) -> list[str]:
     trained, training = description["trained_on"], description["training"]
     lines = [_UNKNOWN_TRAINING]
     if trained:
-        each = "; ".join(
-            f"{name}: {counts.get('patients')} patients, {counts.get('slides')} slides"
-            for name, counts in trained.get("classes", {}).items()
-        )
-        lines = [f"Trained on {trained.get('patients')} patients, {trained.get('slides')} slides ({each})"]
+        each = "; ".join(f"{name}: {_counts(counts)}" for name, counts in trained.get("classes", {}).items())
+        lines = [f"Trained on {_counts(trained)} ({each})"]
     if "fold" in training:
         of = f" of {training['folds']}, counted from 0" if "folds" in training else ""
-        lines.append(f"Tested on fold {training['fold']}{of}; seed {training.get('seed', 'not written down')}")
+        lines.append(f"Test fold: {training['fold']}{of}; seed {training.get('seed', 'not written down')}")
     if "extractor_weights" in training:
         lines.append(f"Extractor began from: {training['extractor_weights'] or 'random weights'}")
     return lines
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    return ", ".join(counted(counts[f"{thing}s"], thing) for thing in ("patient", "slide") if f"{thing}s" in counts)
 
 
 def _row(one: dict[str, Any]) -> list[str]:

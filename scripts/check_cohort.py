@@ -25,7 +25,7 @@ def main() -> None:
         cohort = load_cohort(
             asked.dataset_dir, asked.table, asked.schema, asked.problems, asked.inference, asked.without_slides
         )
-        print(*describe_records(cohort), sep="\n", flush=True)
+        print(*describe_records(cohort, asked.inference), sep="\n", flush=True)
         if not asked.inference:
             print("", *describe_folds(cohort, asked.folds, asked.seed), sep="\n")
     except UserError as error:
@@ -40,12 +40,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("dataset_dir", type=Path, help="folder with clinical.yaml and the cohort table")
     parser.add_argument("--table", help="name of the table in the folder; None: the one cohort.* that there is")
-    parser.add_argument("--schema", type=Path, help="the schema; None: clinical.yaml of the folder")
+    parser.add_argument("--schema", type=Path, help="the schema, or a model.json; None: clinical.yaml of the folder")
     parser.add_argument(
         "--problems", type=Path, default=Path("problems.csv"), help="file for all problems, without the cells"
     )
     parser.add_argument("--without_slides", action="store_true", help="the slides need not be there yet")
-    parser.add_argument("--inference", action="store_true", help="labels may be absent, and folds do not matter")
+    parser.add_argument(
+        "--inference", action="store_true", help="labels may be absent; nothing is said of what only a training minds"
+    )
     parser.add_argument("--folds", type=int, default=5, help="to draw, if the table has no column fold")
     parser.add_argument("--seed", type=int, default=0, help="of that draw")
     return parser

@@ -9,7 +9,7 @@ import io
 import json
 import sys
 
-from persam_monai.description import describe_model, model_lines
+from persam_monai.description import describe_model, find_model, model_lines
 from persam_monai.errors import UserError
 from persam_monai.model import load_card
 
@@ -17,13 +17,13 @@ from persam_monai.model import load_card
 def main() -> None:
     """Parse the command line and print. The weights are not opened; only their SHA-256 is compared."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", help="the weights, such as output/models/model.pt, with model.json beside them")
+    parser.add_argument("model", help="output_dir of a training, or model.pt or model.json in its models/")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     asked = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a unit that the terminal cannot show must not end this
     try:
-        description = describe_model(load_card(asked.model))
+        description = describe_model(load_card(find_model(asked.model)))
     except UserError as error:
         sys.exit(f"Error: {error}")
     if asked.json:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # what a shell redirects into a file is the schema, which is UTF-8
     try:
-        if asked.output is not None and asked.output.exists():
+        if asked.output is not None and os.path.exists(asked.output):
             raise UserError(f"{asked.output} is there already, and is not overwritten; name another --output.")
         text = draft_schema(asked.table)
         if asked.output is None:
@@ -33,7 +34,10 @@ def main() -> None:
             partial.write_text(text, encoding="utf-8")
     except UserError as error:
         sys.exit(f"Error: {error}")
-    print(f"Wrote {asked.output}: correct it, then run scripts/check_cohort.py.")
+    print(
+        f"Wrote {asked.output}: correct it, save it as clinical.yaml beside the table, then run "
+        f"scripts/check_cohort.py (or check it as it is with --schema {asked.output})."
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 
 from persam_monai.clinical import ClinicalSchema, RecordStatistics
-from persam_monai.description import describe_model, model_lines
+from persam_monai.description import describe_model, find_model, model_lines
 from persam_monai.model import load_card, save_model
 
 ROOT = Path(__file__).parents[1]
@@ -90,8 +90,8 @@ def test_the_training_is_told(tmp_path: Path) -> None:
     text = shown(saved(tmp_path, **TRAINED))
     assert "Classes: DLBCL, FL" in text
     assert "224 x 224 pixels at 0.25 µm per pixel, 100 in a bag" in text
-    assert "Trained on 4 patients, 6 slides (DLBCL: 3 patients, 5 slides; FL: 1 patients, 1 slides)" in text
-    assert "Tested on fold 2 of 5, counted from 0; seed 7" in text
+    assert "Trained on 4 patients, 6 slides (DLBCL: 3 patients, 5 slides; FL: 1 patient, 1 slide)" in text
+    assert "Test fold: 2 of 5, counted from 0; seed 7" in text
     assert "Extractor began from: random weights" in text
     assert "PersAMHead (PersAM, personalised attention); width 512, encoder layers 2, heads 8" in text
 
@@ -147,3 +147,26 @@ def test_a_model_that_is_not_whole_is_an_error(tmp_path: Path) -> None:
     assert done.stderr.startswith("Error: ")
     assert "do not belong together" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("place", ["output", "output/models", "output/models/model.pt", "output/models/model.json"])
+def test_a_model_is_found_where_a_person_names_it(tmp_path: Path, place: str) -> None:
+    weights = saved(tmp_path / "output" / "models")
+    assert find_model(tmp_path / place) == weights
+
+
+def test_a_model_that_is_not_there_is_told_without_options_that_the_script_lacks(tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    half = saved(tmp_path / "half")
+    half.unlink()
+    for place, told in (
+        (tmp_path / "output", "found no trained model in this folder; expected"),
+        (tmp_path / "nowhere", "no such files; expected a trained model"),
+        (tmp_path / "half", f"{half}: no such file; expected a trained model"),
+    ):
+        command = [sys.executable, str(ROOT / "scripts/describe_model.py"), str(place)]
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+        assert done.returncode == 1
+        assert told in done.stderr
+        assert "output_dir" in done.stderr
+        assert "--" not in done.stderr

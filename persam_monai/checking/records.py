@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from persam_monai.clinical.variables.numeric import NumericVariable
 from persam_monai.cohort import Cohort, assign_folds
 from persam_monai.cohort.report import rows_listed
 from persam_monai.cohort.tables import TABLE_NAMES, find_table
+from persam_monai.cohort.words import counted
 from persam_monai.drafting.leaks import MINIMUM_OF_CLASS, MINIMUM_PATIENTS, enough_to_tell, find_leak
 from persam_monai.errors import UserError
 from persam_monai.text_table import number, share, text_table
@@ -37,7 +39,7 @@ def load_cohort(
     Args:
         dataset_dir: the dataset folder.
         table: name of the table in the folder; ``None``: the one that there is.
-        schema: the schema; ``None``: ``clinical.yaml`` of the folder.
+        schema: the schema, or a model's ``model.json``, which has one; ``None``: ``clinical.yaml`` of the folder.
         problems: file for all problems; ``None``: none.
         inference: whether labels may be absent.
         without_slides: whether slide files may be absent.
@@ -49,14 +51,35 @@ def load_cohort(
     file = None if problems is None else Path(problems)
     if schema is None:
         return Cohort.load_dir(folder, not inference, table, file, not without_slides)
-    path = find_table(folder, table) if folder.is_dir() else None
+    path = find_table(folder, table) if os.path.isdir(folder) else None
     if path is None:
         raise UserError(f"{folder}: found no cohort table; expected a folder with {', '.join(TABLE_NAMES)}.")
-    return Cohort.load(path, ClinicalSchema.load(Path(schema)), not inference, file, not without_slides)
+    return Cohort.load(path, _load_schema(Path(schema)), not inference, file, not without_slides)
 
 
-def describe_records(cohort: Cohort) -> list[str]:
-    """Lines that say what a cohort holds: patients, classes, every variable, and remarks."""
+def _load_schema(path: Path) -> ClinicalSchema:
+    """A schema, or that of a model."""
+    if path.suffix.lower() != ".json" or not os.path.isfile(path):
+        return ClinicalSchema.load(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); copy it anew from where it was written.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}.") from error
+    schema = content.get("schema", content) if isinstance(content, dict) else None
+    if not isinstance(schema, dict) or "groups" not in schema:
+        raise UserError(f"{path}: found no schema in it; expected the model.json of a training, or a clinical.yaml.")
+    return ClinicalSchema.from_dict(schema, str(path))
+
+
+def describe_records(cohort: Cohort, inference: bool = False) -> list[str]:
+    """Lines that say what a cohort holds: patients, classes, every variable, and remarks.
+
+    Args:
+        cohort: the patients.
+        inference: whether a model is to be asked about them: then nothing is said of what only a training minds.
+    """
     lines = [*_of_patients(cohort), "", *_of_classes(cohort)]
     records, start = cohort.clinical_matrix(), 0
     for group, variables in cohort.schema.groups.items():
@@ -72,7 +95,7 @@ def describe_records(cohort: Cohort) -> list[str]:
             f"Group {group}:",
             *text_table(["variable", "kind", "unit", "missing", "values"], rows, right=[3]),
         ]
-    remarks = list(_remarks(cohort, records))
+    remarks = list(_remarks(cohort, records, inference))
     return [*lines, "", *(["Remarks:", *(f"  - {remark}" for remark in remarks)] if remarks else ["No remarks."])]
 
 
@@ -106,7 +129,8 @@ def _of_patients(cohort: Cohort) -> list[str]:
     slides_of = Counter(entry.patient_id for entry in cohort)
     by_number = sorted(Counter(slides_of.values()).items())
     each = ", ".join(f"{slides} in {patients}" for slides, patients in by_number)
-    return [f"{cohort.source}: {len(cohort)} slides of {len(slides_of)} patients (slides of a patient: {each})."]
+    total = f"{counted(len(cohort), 'slide')} of {counted(len(slides_of), 'patient')}"
+    return [f"{cohort.source}: {total} (slides of a patient: {each})."]
 
 
 def _of_classes(cohort: Cohort) -> list[str]:
@@ -138,23 +162,25 @@ def _levels(variable: Variable, known: np.ndarray) -> dict[str, int]:
     return {name: counts[name] for name in names}
 
 
-def _remarks(cohort: Cohort, records: np.ndarray) -> Iterator[str]:
+def _remarks(cohort: Cohort, records: np.ndarray, inference: bool) -> Iterator[str]:
     """What a person should look at, a sentence each."""
     nothing = np.flatnonzero(np.isnan(records).all(axis=1))
     if len(nothing):
         first = {entry.patient_id: entry.row for entry in reversed(cohort.entries)}
         rows = [first[cohort.patients[patient]] for patient in nothing]
-        yield f"No clinical value is known of {len(nothing)} patients ({rows_listed(rows)})."
+        yield f"No clinical value is known of {counted(len(nothing), 'patient')} ({rows_listed(rows)})."
     labels = [None if label is None else cohort.classes[label] for label in cohort.patient_labels.values()]
-    if not enough_to_tell(labels):
+    if not inference and not enough_to_tell(labels):
         yield (
             f"Too few labelled patients to tell leaks: at least {MINIMUM_PATIENTS} are needed, of two classes with at "
             f"least {MINIMUM_OF_CLASS} each."
         )
     for variable in cohort.schema.variables:
         values = records[:, cohort.schema.slices[variable.name]]
-        yield from (f"{variable.name}: {remark}" for remark in _about(variable, values))
-        leak = find_leak(values, labels)
+        if variable.name in cohort.coded:
+            yield f"{variable.name}: {_coded(cohort.coded[variable.name], variable, cohort.schema)}"
+        yield from (f"{variable.name}: {remark}" for remark in _about(variable, values, inference))
+        leak = None if inference else find_leak(values, labels)
         if leak is not None:
             yield (
                 f"{variable.name}: SUSPECTED LEAK: {leak}. Unless it is known before the diagnosis is, and without it, "
@@ -162,14 +188,25 @@ def _remarks(cohort: Cohort, records: np.ndarray) -> Iterator[str]:
             )
 
 
-def _about(variable: Variable, values: np.ndarray) -> Iterator[str]:
+def _coded(cells: int, variable: Variable, schema: ClinicalSchema) -> str:
+    """That cells with a missing code count as missing: one of them may have been a value."""
+    codes = dict.fromkeys((*variable.missing_codes, *schema.missing_codes))
+    listed = ", ".join(f"{code:g}" if isinstance(code, float) else str(code) for code in codes)
+    count = "1 cell holds a missing code and counts" if cells == 1 else f"{cells} cells hold a missing code and count"
+    return f"{count} as missing (missing_codes: {listed})."
+
+
+def _about(variable: Variable, values: np.ndarray, inference: bool) -> Iterator[str]:
     """What is odd about one variable by itself."""
     known = values[~np.isnan(values).any(axis=1)]
     if not len(known):
-        yield "missing in every patient; a model cannot learn it. Take it out of the schema."
+        cure = "." if inference else "; a model cannot learn it. Take it out of the schema."
+        yield f"missing in every patient{cure}"
         return
     if len(known) < (1 - _MOSTLY) * len(values):
         yield f"missing in {share(len(values) - len(known), len(values))} of the patients."
+    if inference:
+        return
     if len(np.unique(known, axis=0)) == 1:
         yield "constant: the same value wherever it is known; it tells nothing. Take it out of the schema."
         return

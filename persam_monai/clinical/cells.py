@@ -13,15 +13,31 @@ import numpy as np
 MISSING_SPELLINGS = ("", "na", "n/a", "#n/a", "nan", "<na>", "null")
 """Texts that mean "not known" for every variable, in lower case."""
 
-DOUBTFUL_SPELLINGS = (".", "-", "–", "—", "?", "unknown", "not known", "not available", "missing")
+DOUBTFUL_SPELLINGS = (".", "-", "–", "—", "?", "n.a.", "unk", "unknown", "not known", "not available", "missing")
 """Texts that mean "not known", in lower case, for a variable that does not declare them as a level."""
 
 _NO_VALUE_TYPES = ("NAType", "NaTType")  # pandas' own; by name, because importing pandas takes half a second
 _SHOWN_CHARACTERS = 60  # enough to recognise a cell; a whole paragraph pasted into one would hide the message
 
 
+CODE_CURE = '; if it stands for "not known", declare missing_codes'
+"""Ends what is expected instead of a cell that may be a code the schema does not know."""
+
+# The true minus sign, the small one and the wide one; typesetting and East Asian programs write them.
+_MINUS_SIGNS = str.maketrans(dict.fromkeys("\u2212\ufe63\uff0d", "-"))
+
+
 class CellError(Exception):
-    """A cell that its variable does not admit; the text says what was expected instead, and never what stands there."""
+    """A cell that its variable does not admit.
+
+    Args:
+        expected: see :class:`CellProblem`.
+        hint: see :class:`CellProblem`.
+    """
+
+    def __init__(self, expected: str, hint: str = "") -> None:
+        super().__init__(expected)
+        self.expected, self.hint = expected, hint
 
 
 @dataclass(frozen=True)
@@ -33,14 +49,17 @@ class CellProblem:
         found: the cell as shown to the user on the screen.
         expected: what would have been right, and what to do, as the end of a sentence. It never repeats the cell,
             because it is also written into a file that people pass on.
+        hint: what may be meant, which gives the cell away and is for the screen alone; it begins with a space and
+            follows ``expected``, which then ends with a full stop. Empty if there is none.
     """
 
     column: str
     found: str
     expected: str
+    hint: str = ""
 
     def __str__(self) -> str:
-        return f'column "{self.column}": found {self.found}, expected {self.expected}'
+        return f'column "{self.column}": found {self.found}, expected {self.expected}{self.hint}'
 
 
 def shown(value: object) -> str:
@@ -49,6 +68,11 @@ def shown(value: object) -> str:
     if len(text) > _SHOWN_CHARACTERS:
         text = text[:_SHOWN_CHARACTERS] + "…"
     return f'"{text}"' if isinstance(value, str) else text
+
+
+def plain_minus(text: str) -> str:
+    """A text with a hyphen for each minus sign that is another character."""
+    return text if text.isascii() else text.translate(_MINUS_SIGNS)
 
 
 def is_missing(value: object) -> bool:
@@ -67,7 +91,7 @@ def is_missing(value: object) -> bool:
 
 def is_doubtful(value: object) -> bool:
     """Whether a cell is one of :data:`DOUBTFUL_SPELLINGS` in any case: missing, unless it is declared as a level."""
-    return isinstance(value, str) and value.strip().lower() in DOUBTFUL_SPELLINGS
+    return isinstance(value, str) and plain_minus(value.strip().lower()) in DOUBTFUL_SPELLINGS
 
 
 def is_date(value: object) -> bool:

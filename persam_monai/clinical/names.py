@@ -10,12 +10,22 @@ from persam_monai.clinical.cells import is_missing, shown
 _MINIMUM_NAMES = 2  # of classes and levels: with one there is nothing to tell apart
 
 
-def name_fault(value: object) -> str | None:
-    """What is wrong with a name as YAML delivered it, or None. Whole numbers pass: they are the same text unquoted."""
+def quotable(value: object) -> str:
+    """What probably stands in a file where YAML read this value: a truth value is mostly a yes or a no."""
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def name_fault(value: object, written: str | None = None) -> str | None:
+    """What is wrong with a name, or None. Whole numbers pass: they are the same text unquoted.
+
+    Args:
+        value: as YAML delivered it.
+        written: as it stands in the file; None if that is not known.
+    """
     if isinstance(value, bool):
         return (
             f"found {str(value).lower()}, because YAML reads yes, no, on, off, true and false without quotes as truth "
-            'values; quote it, such as "yes".'
+            f'values; quote it, such as "{written or quotable(value)}".'
         )
     if isinstance(value, int):
         return None
@@ -30,7 +40,13 @@ def name_fault(value: object) -> str | None:
     return None
 
 
-def parse_names(value: object, what: str, report: Callable[[str], None], exactly: int | None = None) -> tuple[str, ...]:
+def parse_names(
+    value: object,
+    what: str,
+    report: Callable[[str], None],
+    exactly: int | None = None,
+    case_matters: bool = True,
+) -> tuple[str, ...]:
     """A list of at least two different names.
 
     Args:
@@ -38,6 +54,7 @@ def parse_names(value: object, what: str, report: Callable[[str], None], exactly
         what: "class" or "level", for messages.
         report: takes each fault.
         exactly: how many there must be; None for any number from two.
+        case_matters: whether two of them may differ in case alone.
 
     Returns:
         The names that are sound, in order.
@@ -50,6 +67,10 @@ def parse_names(value: object, what: str, report: Callable[[str], None], exactly
         fault = name_fault(item)
         if fault is None and str(item) in names:
             fault = f'the {what} "{item}" stands twice; remove one.'
+        twin = next((name for name in names if name.casefold() == str(item).casefold()), None)
+        if fault is None and twin is not None and not case_matters:
+            cure = "keep one spelling, or rename one of them"
+            fault = f'the {what} names "{twin}" and "{item}" differ in case alone: one {what}? If so, {cure}.'
         if fault is None:
             names.append(str(item))
         else:

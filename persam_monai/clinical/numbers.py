@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from persam_monai.clinical.cells import CellError
+from persam_monai.clinical.cells import CODE_CURE, CellError, plain_minus
 
 DECIMALS = (".", ",")
 THOUSANDS = (",", ".", " ", "'")
@@ -28,6 +28,7 @@ _NUMERIC_PART = re.compile(
     rf"(?P<exponent>{_EXPONENT})(?:\s*[^\s0-9.,+-].*|\s+(?=[0-9.,\s]*[^\s0-9.,])[0-9].*)?",
     re.DOTALL,
 )
+_WORDS = {",": "a comma", ".": "a point", " ": "a space", "'": "an apostrophe"}
 _EITHER = re.compile(r"[1-9][0-9]{0,2}[.,][0-9]{3}")
 
 
@@ -99,7 +100,7 @@ def decimal_evidence(text: str) -> Literal[".", ",", "either"] | None:
         >>> [decimal_evidence(cell) for cell in ("<1,5", "0.250 U/L", "1,200", "12")]
         [',', '.', 'either', None]
     """
-    match = _NUMERIC_PART.fullmatch(text.strip())
+    match = _NUMERIC_PART.fullmatch(plain_minus(text.strip()))
     number = match["number"] if match else ""
     if match is None or not any(character.isdigit() for character in number):
         return None
@@ -124,6 +125,7 @@ def _pattern(numbers: NumberFormat) -> re.Pattern[str]:
 
 def read_text(text: str, numbers: NumberFormat) -> float | None:
     """The number that a text without spaces around it says, infinite if it is too large; None if it is no number."""
+    text = plain_minus(text)
     bare = re.fullmatch(rf"([+-]?){re.escape(numbers.decimal)}([0-9]+{_EXPONENT})", text)  # .5
     if bare:
         return float(f"{bare[1]}0.{bare[2]}")
@@ -148,12 +150,30 @@ def _typed(value: object) -> float | None:
 
 def _cure(text: str, numbers: NumberFormat) -> str:
     """What was expected instead of a text that is no number in this format; without the text."""
-    other = "," if numbers.decimal == "." else "."
-    point, comma = ("point", "comma") if numbers.decimal == "." else ("comma", "point")
-    plain = f"a number with a decimal {point}, such as 1{numbers.decimal}5, and no {comma}"
+    text, sign, thousands = plain_minus(text), numbers.decimal, numbers.thousands
+    other = "," if sign == "." else "."
+    point, comma = ("point", "comma") if sign == "." else ("comma", "point")
+    grouped = f"a number such as 1{thousands}234{sign}5"
+    if thousands is not None and _misplaced(text, sign, thousands):
+        return f"{grouped}: {_WORDS[thousands]} only before every three digits"
+    plain = f"a number with a decimal {point}, such as 1{sign}5, and no {comma}"
     if read_text(text, NumberFormat(other)) is not None:
         either = f' or thousands: "{other}"' if _EITHER.fullmatch(text.lstrip("+-")) else ""
         return f'{plain} (if the {comma} is meant, declare decimal: "{other}"{either} in the schema)'
-    if _GROUPED.fullmatch(text):
+    if is_grouped(text):
+        if thousands is not None:
+            return f"{grouped}, and no other sign between thousands (if one is meant, correct thousands: in the schema)"
         return f"{plain} or other sign between thousands (if one is meant, declare thousands: in the schema)"
-    return "a number, or an empty cell if it is not known"
+    return f"a number, or an empty cell{CODE_CURE}"
+
+
+def is_grouped(text: str) -> bool:
+    """Whether a text is a number with some sign between its thousands."""
+    return _GROUPED.fullmatch(plain_minus(text)) is not None
+
+
+def _misplaced(text: str, decimal: str, thousands: str) -> bool:
+    """Whether a text has digits, a format's own signs and nothing else, the one between thousands among them."""
+    separators = _VARIANTS.get(thousands, thousands)
+    digits = rf"[+-]?[0-9][0-9{re.escape(decimal + separators)}]*{_EXPONENT}"
+    return any(sign in text for sign in separators) and re.fullmatch(digits, text) is not None

@@ -176,7 +176,7 @@ class ClinicalSchema:
         vector, rules = np.full(self.size, np.nan, dtype=np.float32), self.rules(decimal)
         problems = [
             CellProblem(
-                name, shown(record[name]), f"a variable of the clinical schema.{did_you_mean(str(name), self.slices)}"
+                name, shown(record[name]), "a variable of the clinical schema.", did_you_mean(str(name), self.slices)
             )
             for name in record
             if name not in self.slices
@@ -186,7 +186,7 @@ class ClinicalSchema:
             try:
                 vector[self.slices[variable.name]] = variable.encode(value, rules)
             except CellError as error:
-                problems.append(CellProblem(variable.name, shown(value), f"{error}"))
+                problems.append(CellProblem(variable.name, shown(value), error.expected, error.hint))
         return vector, problems
 
     def describe(self, vector: np.ndarray) -> dict[str, str]:

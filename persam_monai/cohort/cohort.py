@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,11 +30,13 @@ class Cohort:
         entries: one per slide, in the order of the table.
         schema: classes and clinical variables.
         source: the table, for messages.
+        coded: of each variable, in how many of the table's cells a missing code stands, where there are any.
     """
 
     entries: tuple[SlideEntry, ...]
     schema: ClinicalSchema
     source: str = "the cohort"
+    coded: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -66,7 +69,8 @@ class Cohort:
         except UserError as error:
             keep_error(error, file)
             raise
-        return cls(read_entries(content, schema, require_labels, require_slides, file), schema, str(path))
+        entries, coded = read_entries(content, schema, require_labels, require_slides, file)
+        return cls(entries, schema, str(path), coded)
 
     @classmethod
     def load_dir(
@@ -92,14 +96,14 @@ class Cohort:
                 :meth:`ClinicalSchema.load` do.
         """
         folder = Path(dataset_dir)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise UserError(
                 f"{folder}: no such folder; expected the dataset folder with {SCHEMA_FILE} and {TABLE_NAMES[0]} "
                 "(--dataset_dir names it)."
             )
         path = find_table(folder, table)
         missing = []
-        if not (folder / SCHEMA_FILE).exists():
+        if not os.path.exists(folder / SCHEMA_FILE):
             missing.append(f"{folder / SCHEMA_FILE} (the clinical schema: classes and groups of variables)")
         if path is None:
             others = ", ".join(TABLE_NAMES[1:])

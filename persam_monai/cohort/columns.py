@@ -11,6 +11,8 @@ from persam_monai.cohort.problems import Problems
 from persam_monai.cohort.tables import Table
 from persam_monai.errors import did_you_mean
 
+_QUESTION = " Does the first row hold the names of the columns?"
+
 
 class Columns(NamedTuple):
     """Columns of a table.
@@ -40,7 +42,8 @@ def check_columns(table: Table, schema: ClinicalSchema, require_labels: bool, pr
     for column in missing:
         present = f"; the table has {', '.join(counts)}" if column == missing[0] else ""  # once is enough
         hint = did_you_mean(column, [name for name in counts if name not in known])
-        _report_missing(column, present, hint, column in schema.slices, problems)
+        question = _QUESTION if column == missing[0] and len(missing) == len(needed) else ""
+        _report_missing(column, present, hint, column in schema.slices, problems, question)
     ignored = []
     for column, count in counts.items():
         if column in known:
@@ -61,10 +64,12 @@ def check_columns(table: Table, schema: ClinicalSchema, require_labels: bool, pr
     return Columns(frozenset(single - table.faults.keys()), tuple(ignored))
 
 
-def _report_missing(column: str, present: str, hint: str, clinical: bool, problems: Problems) -> None:
+def _report_missing(
+    column: str, present: str, hint: str, clinical: bool, problems: Problems, question: str = ""
+) -> None:
     """A column that is not there; perhaps another one is meant to be it."""
     gaps = ", and leave its cells empty where the value is not known" if clinical else ""
     cure = f"{hint} Rename that column." if hint else f" Add the column{gaps}."
     # In a table without a header, what would be its names are cells of the first patient: they stay out of the file.
     kept = f"is missing; expected in the header. Add the column{gaps}, or rename the one that is meant to be it."
-    problems.add(None, column, f"is missing{present}.{cure}", kept)
+    problems.add(None, column, f"is missing{present}.{cure}{question}", kept + question)

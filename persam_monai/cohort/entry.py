@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+_FOLD = re.compile(r"([0-9]{1,6})(?:[.,]0)?")  # pandas writes 1.0 when cells of the column are empty
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,14 @@ class SlideEntry:
     mpp: float | None
     fold: int | None
     row: int
+
+
+def parse_fold(text: str) -> int | None:
+    """The fold that a text says, from 0; None if it is no whole number.
+
+    Example:
+        >>> [parse_fold(text) for text in ("2", "2.0", "2.5", "")]
+        [2, 2, None, None]
+    """
+    match = _FOLD.fullmatch(text)
+    return int(match[1]) if match else None

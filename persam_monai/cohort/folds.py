@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from sklearn.model_selection import StratifiedKFold
 from persam_monai.cohort.cohort import Cohort
 from persam_monai.cohort.report import rows_listed
 from persam_monai.cohort.saved_folds import MINIMUM_FOLDS, check_numbering, match_folds, read_folds
+from persam_monai.cohort.words import counted
 from persam_monai.errors import UserError, raise_together
 from persam_monai.settings import is_null
 
@@ -119,13 +121,15 @@ def check_parts(cohort: Cohort, parts: Split) -> None:
         patients = set(first.patients) & set(second.patients)
         slides = {entry.path for entry in first} & {entry.path for entry in second}
         if patients or slides:
+            common = f"{counted(len(patients), 'patient')} and {counted(len(slides), 'slide')} in common"
             problems.append(
-                f"{one} and {other} have {len(patients)} patients and {len(slides)} slides in common; expected none. "
+                f"{one} and {other} have {common}; expected none. "
                 "Give each patient one fold, and each slide one patient."
             )
     left = {entry.row for entry in cohort} - {entry.row for part in parts for entry in part}
     if left:
-        problems.append(f"{rows_listed(sorted(left))} of the cohort are in no part; give every patient a fold.")
+        are = "is" if len(left) == 1 else "are"
+        problems.append(f"{rows_listed(sorted(left))} of the cohort {are} in no part; give every patient a fold.")
     raise_together(f"{cohort.source}: the split is not sound", problems)
 
 
@@ -144,7 +148,7 @@ def _column_folds(cohort: Cohort) -> dict[str, int]:
                 "patient's first row; give all rows of a patient the same fold."
             )
     if given and empty:
-        problems.append(f'column "fold": {rows_listed(empty)} have none; give every row a fold, or none.')
+        problems.append(f'column "fold": {rows_listed(empty)} {_have(empty)} none; give every row a fold, or none.')
     raise_together(f"{cohort.source}: the folds need correcting", problems)
     if given:
         cure = "Renumber the column, or remove it to have the folds drawn."
@@ -157,9 +161,13 @@ def _check_agreement(cohort: Cohort, given: dict[str, int], saved: dict[str, int
     differing = [entry.row for entry in cohort if given and given[entry.patient_id] != saved[entry.patient_id]]
     if differing:
         raise UserError(
-            f'{cohort.source}, column "fold": {rows_listed(differing)} have another fold than in {source}; expected '
-            "the same in both. Remove the column, or do not give the file."
+            f'{cohort.source}, column "fold": {rows_listed(differing)} {_have(differing)} another fold than in '
+            f"{source}; expected the same in both. Remove the column, or do not give the file."
         )
+
+
+def _have(things: Sequence[object]) -> str:
+    return "has" if len(things) == 1 else "have"
 
 
 def _known_labels(cohort: Cohort) -> dict[str, int]:
@@ -167,8 +175,8 @@ def _known_labels(cohort: Cohort) -> dict[str, int]:
     unknown = [str(entry.row) for entry in cohort if cohort.patient_labels[entry.patient_id] is None]
     if unknown:
         raise UserError(
-            f'{cohort.source}, column "label": {len(unknown)} slides have no label (the first in row {unknown[0]}); '
-            "training and test folds need one for every patient."
+            f'{cohort.source}, column "label": {counted(len(unknown), "slide")} {_have(unknown)} no label (the first '
+            f"in row {unknown[0]}); training and test folds need one for every patient."
         )
     return {patient: label for patient, label in cohort.patient_labels.items() if label is not None}
 
@@ -182,20 +190,20 @@ def _check_numbers(cohort: Cohort, labels: dict[str, int], folds: int) -> None:
     fewer = f"set folds to {MINIMUM_FOLDS} at least and {most} at most, or " if most >= MINIMUM_FOLDS else ""
     if len(labels) < folds:
         raise UserError(
-            f"{cohort.source}: found {len(labels)} patients for {folds} folds; expected at least one patient per fold. "
-            f"Please {fewer}add patients."
+            f"{cohort.source}: found {counted(len(labels), 'patient')} for {folds} folds; expected at least one "
+            f"patient per fold. Please {fewer}add patients."
         )
     if most < folds:
         raise UserError(
-            f"{cohort.source}: found {most} patients in the commonest class for {folds} folds; expected at least one "
-            f"class with a patient in every fold. Please {fewer}add patients."
+            f"{cohort.source}: found {counted(most, 'patient')} in the commonest class for {folds} folds; expected at "
+            f"least one class with a patient in every fold. Please {fewer}add patients."
         )
     for index in range(len(cohort.classes)):
         if counts[index] < folds:  # by number: the log goes where class names may not
             logger.warning(
-                "Class %d of the schema: %d patients for %d folds; some folds have none.",
+                "Class %d of the schema: %s for %d folds; some folds have none.",
                 index + 1,
-                counts[index],
+                counted(counts[index], "patient"),
                 folds,
             )
 

@@ -11,20 +11,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from persam_monai.clinical import CategoricalVariable, ClinicalSchema, is_missing, parse_number, shown
-from persam_monai.clinical.cells import CellError
+from persam_monai.clinical.cells import CellError, is_doubtful
+from persam_monai.cohort.codes import count_codes
 from persam_monai.cohort.columns import check_columns
 from persam_monai.cohort.consistency import check_consistency
 from persam_monai.cohort.decimals import decide_decimal
-from persam_monai.cohort.entry import SlideEntry
+from persam_monai.cohort.entry import SlideEntry, parse_fold
 from persam_monai.cohort.problems import Problems
 from persam_monai.cohort.report import raise_problems
 from persam_monai.cohort.tables import CellFault, Table, TableRow
-from persam_monai.cohort.tables.table import as_text, identifier_fault
+from persam_monai.cohort.tables.table import ERROR_CURE, as_text, identifier_fault
 from persam_monai.errors import did_you_mean
 
 logger = logging.getLogger(__name__)
 
-_FOLD = re.compile(r"[0-9]{1,6}")
+_COARSEST = 10  # µm per pixel: coarser than any scan, so that 20 and 40 can only be magnifications
+# What spreadsheets in any language write into text files in place of a value: #REF!, #BEZUG!, #NAME?, #DIV/0!
+_ERROR_VALUE = re.compile(r"#\w[\w/]*[!?]")
 
 
 def read_entries(
@@ -33,7 +36,7 @@ def read_entries(
     require_labels: bool = True,
     require_slides: bool = True,
     problems_file: Path | None = None,
-) -> tuple[SlideEntry, ...]:
+) -> tuple[tuple[SlideEntry, ...], dict[str, int]]:
     """Validate a table.
 
     Args:
@@ -42,6 +45,9 @@ def read_entries(
         require_labels: whether each row must have a label; otherwise the column, or a cell, may be absent.
         require_slides: whether the slide files must be there.
         problems_file: gets the list of all problems, without the cells.
+
+    Returns:
+        The rows, and of each variable in how many cells a missing code stands, where there are any.
 
     Raises:
         UserError: with all problems of the table.
@@ -53,7 +59,7 @@ def read_entries(
     decimal = decide_decimal(table, schema, columns.usable, problems)
     reader = RowReader(table, schema, columns.usable, require_labels, decimal, problems)
     entries = tuple(reader.read(row) for row in table.rows)
-    check_consistency(entries, schema, columns.usable, problems)
+    check_consistency(entries, table.rows, schema, columns.usable, problems)
     if require_slides:
         _check_slide_files(entries, problems)
     raise_problems(table.path, problems, table.columns, problems_file)
@@ -61,7 +67,7 @@ def read_entries(
     if columns.ignored:
         logger.info("%s: columns not in the clinical schema are ignored: %s", table.path, ", ".join(columns.ignored))
     _log_others(entries, schema)
-    return entries
+    return entries, count_codes(table.rows, entries, schema, decimal)
 
 
 class RowReader:
@@ -90,7 +96,8 @@ class RowReader:
         record = {name: self.sound(row, name) for name in self.variables}
         clinical, faults = self.schema.encode_cells(record, self.decimal)
         for fault in faults:
-            told = f"found {fault.found}, expected {fault.expected}"
+            # The hint names what is like the cell, and would give it away in the file.
+            told = f"found {fault.found}, expected {fault.expected}{fault.hint}"
             self.problems.add(row.line, fault.column, told, f"expected {fault.expected}")
         slide = self.identifier(row, "slide")
         return SlideEntry(
@@ -108,6 +115,8 @@ class RowReader:
     def sound(self, row: TableRow, column: str) -> Any:
         """A cell; None where there is none, or where it has a problem, which is noted."""
         cell = row.cells.get(column) if column in self.usable else None
+        if isinstance(cell, str) and _ERROR_VALUE.fullmatch(cell):
+            cell = CellFault(shown(cell), ERROR_CURE)
         if isinstance(cell, CellFault):
             told = f"found {cell.found}, expected {cell.expected}"
             self.problems.add(row.line, column, told, f"expected {cell.expected}")
@@ -125,7 +134,7 @@ class RowReader:
     def identifier(self, row: TableRow, column: str) -> str:
         """As :meth:`name`, of a cell that must hold something."""
         text = self.name(row, column)
-        if not is_missing(text):
+        if not is_missing(text) and not is_doubtful(text):  # all patients called "unknown" would be one
             return text
         if column in self.usable and not self.problems.touch(row.line, column):
             self.problems.add_cell(row.line, column, row.cells[column], "a value in every row; fill in the cell.")
@@ -157,8 +166,11 @@ class RowReader:
             mpp = parse_number(written)
         except CellError:
             mpp = 0.0
-        if mpp <= 0:
-            expected = "micrometres per pixel above 0, such as 0.25, or an empty cell; correct the cell."
+        if not 0 < mpp < _COARSEST:
+            expected = (
+                f"micrometres per pixel above 0 and below {_COARSEST}, such as 0.25 (which is not the magnification, "
+                "such as 40), or an empty cell; correct the cell."
+            )
             self.problems.add_cell(row.line, "mpp", cell, expected)
             return None
         return mpp
@@ -168,11 +180,10 @@ class RowReader:
         cell = self.sound(row, "fold")
         if is_missing(cell):
             return None
-        text = as_text(cell)
-        if not _FOLD.fullmatch(text):
+        fold = parse_fold(as_text(cell))
+        if fold is None:
             self.problems.add_cell(row.line, "fold", cell, "a whole number from 0, such as 0 or 4; correct the cell.")
-            return None
-        return int(text)
+        return fold
 
 
 def _check_slide_files(entries: Sequence[SlideEntry], problems: Problems) -> None:
@@ -198,4 +209,5 @@ def _log_others(entries: Sequence[SlideEntry], schema: ClinicalSchema) -> None:
             place = schema.slices[variable.name].stop - 1  # "other" comes last
             rows = sum(bool(entry.clinical[place] == 1) for entry in entries)
             if rows:
-                logger.info('Column "%s": %d rows count as other, being none of the levels.', variable.name, rows)
+                count = "1 row counts" if rows == 1 else f"{rows} rows count"
+                logger.info('Column "%s": %s as other, being none of the levels.', variable.name, count)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def rows_listed(rows: Sequence[int | None]) -> str:
 
 def _write(file: Path, found: Sequence[TableProblem]) -> str | None:
     """Write the list of problems; returns why that failed, because the table's problems matter more."""
-    if file.exists() and not _is_list(file) and not _is_empty(file):
+    if os.path.exists(file) and not _is_list(file) and not _is_empty(file):
         return f"{file} is something else and was left as it is; name another place."
     try:
         with replacing(file) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
@@ -101,12 +102,12 @@ def _is_list(file: Path) -> bool:
 
 
 def _is_empty(file: Path) -> bool:
-    return file.is_file() and file.stat().st_size == 0
+    return os.path.isfile(file) and file.stat().st_size == 0
 
 
 def _remove(file: Path | None) -> None:
     """Remove a list from an earlier time: the table is in order now."""
-    if file is None or not file.is_file() or not _is_list(file):
+    if file is None or not os.path.isfile(file) or not _is_list(file):
         return
     try:
         file.unlink()

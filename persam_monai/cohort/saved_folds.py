@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import csv
-import re
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from persam_monai.cohort.cohort import Cohort
+from persam_monai.cohort.entry import parse_fold
 from persam_monai.cohort.report import rows_listed
-from persam_monai.cohort.tables import Table, TableRow, read_table
+from persam_monai.cohort.tables import Table, read_table
+from persam_monai.cohort.words import counted
 from persam_monai.errors import UserError, did_you_mean, raise_together
 from persam_monai.files import replacing
 
@@ -22,7 +24,6 @@ _CURE = (
     "the file out of a new training, which then draws its own."
 )
 _COLUMNS = ("patient_id", "label", "fold")
-_FOLD = re.compile(r"[0-9]{1,6}")
 
 
 @dataclass(frozen=True)
@@ -72,32 +73,29 @@ def read_folds(path: str | Path) -> dict[str, SavedFold]:
             folds are not 0, 1, … without a gap, three at least; with all rows that are wrong.
     """
     file = Path(path)
-    if not file.exists():
+    if not os.path.exists(file):
         raise UserError(f"{file}: no such file; expected the folds.csv that a training wrote into its output_dir.")
     table = read_table(file)
     _check_columns(table)
     saved: dict[str, SavedFold] = {}
     problems: list[str] = []
     for row in table.rows:
-        patient, fold = row.text("patient_id"), row.text("fold")
+        patient, fold = row.text("patient_id"), parse_fold(row.text("fold"))
         if not patient:
             problems.append(f'row {row.line}, column "patient_id": found an empty cell, expected a patient.')
         elif patient in saved:
             where = f"which stands in row {saved[patient].row} already; remove one row"
             problems.append(f'row {row.line}, column "patient_id": found "{patient}", {where}.')
-        elif not _FOLD.fullmatch(fold):
-            problems.append(f'row {row.line}, column "fold": found "{fold}", expected a whole number from 0.')
+        elif fold is None:
+            found = row.text("fold")
+            problems.append(f'row {row.line}, column "fold": found "{found}", expected a whole number from 0.')
         else:
-            saved[patient] = _saved(row)
+            saved[patient] = SavedFold(row.line, row.text("label"), fold)
     raise_together(f"{file}: the folds need correcting", problems)
     check_numbering(
         [each.fold for each in saved.values()], str(file), "Renumber the column, or take the file as it was written."
     )
     return saved
-
-
-def _saved(row: TableRow) -> SavedFold:
-    return SavedFold(row.line, row.text("label"), int(row.text("fold")))
 
 
 def _check_columns(table: Table) -> None:
@@ -152,13 +150,17 @@ def match_folds(cohort: Cohort, saved: Mapping[str, SavedFold], source: str) -> 
     problems = []
     lacking = [entry.row for entry in cohort if entry.patient_id not in saved]
     if lacking:
+        number = len(set(cohort.patients) - saved.keys())
         problems.append(
-            f"{len(set(cohort.patients) - saved.keys())} patients of {cohort.source} ({rows_listed(lacking)} there) "
-            f"have no fold; {_CURE}"
+            f"{counted(number, 'patient')} of {cohort.source} ({rows_listed(lacking)} there) "
+            f"{'has' if number == 1 else 'have'} no fold; {_CURE}"
         )
     surplus = [each.row for patient, each in saved.items() if patient not in cohort.patient_labels]
     if surplus:
-        problems.append(f"{len(surplus)} patients ({rows_listed(surplus)}) are not in {cohort.source}; {_CURE}")
+        are = "is" if len(surplus) == 1 else "are"
+        problems.append(
+            f"{counted(len(surplus), 'patient')} ({rows_listed(surplus)}) {are} not in {cohort.source}; {_CURE}"
+        )
     for patient, label in cohort.patient_labels.items():
         name = "" if label is None else cohort.classes[label]
         if patient in saved and saved[patient].label != name:

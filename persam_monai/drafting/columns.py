@@ -14,6 +14,7 @@ from persam_monai.clinical import RESERVED_COLUMNS, is_missing
 from persam_monai.clinical.cells import DOUBTFUL_SPELLINGS, is_date
 from persam_monai.cohort.tables import CellFault, Table, read_table
 from persam_monai.cohort.tables.table import as_text
+from persam_monai.drafting.classes import one_spelling
 from persam_monai.errors import UserError, did_you_mean, raise_together
 
 Moment = datetime.date | datetime.time | datetime.timedelta
@@ -32,15 +33,21 @@ class Column:
         name: in the header.
         cells: one per patient, ``None`` where it is missing.
         varying: patients whose rows do not agree on it.
+        several: patients with several rows.
         fault: why the column cannot be read at all, or None.
         doubtful: words that count as missing unless they are declared as levels, with their number of patients.
+        unreadable: cells that hold no value to be had, with their number of rows.
+        hidden: patients who have such cells alone, so that nobody knows whether the value is missing.
     """
 
     name: str
     cells: tuple[Cell | None, ...] = field(repr=False)
     varying: int = 0
+    several: int = 0
     fault: str | None = None
     doubtful: Counter[str] = field(default_factory=Counter, repr=False)
+    unreadable: Counter[CellFault] = field(default_factory=Counter, repr=False)
+    hidden: int = 0
 
     @property
     def known(self) -> list[Cell]:
@@ -55,10 +62,11 @@ class Patients:
     Args:
         path: of the table.
         slides: number of rows.
-        labels: one per patient, ``None`` where it is missing.
+        labels: one per patient, ``None`` where it is missing; in one spelling each.
         columns: those that are not reserved, in order.
         point: whether a text file separates its cells by commas, so that numbers have a point unless told otherwise.
         uneven: rows that are not as long as the header, and were left out.
+        spellings: notes about classes that are written in several ways.
     """
 
     path: Path
@@ -67,6 +75,7 @@ class Patients:
     columns: tuple[Column, ...]
     point: bool
     uneven: int = 0
+    spellings: tuple[str, ...] = ()
 
 
 def read_patients(path: Path) -> Patients:
@@ -83,15 +92,18 @@ def read_patients(path: Path) -> Patients:
         # A row without patient is an error of the table that the check reports; here it is a patient of its own.
         rows_of.setdefault(row.text("patient_id") or f"\n{index}", []).append(index)
     groups = list(rows_of.values())
+    by_row = _column(table, "label", [[index] for index in range(len(table.rows))]).known
+    spellings = one_spelling(Counter(as_text(label) for label in by_row))
     labels = _column(table, "label", groups).cells
-    texts = tuple(None if label is None else as_text(label) for label in labels)
-    if len(set(texts) - {None}) < _MINIMUM_CLASSES:
+    texts = tuple(None if label is None else spellings.chosen[as_text(label)] for label in labels)
+    different = len(set(texts) - {None})
+    if different < _MINIMUM_CLASSES:
         raise UserError(
-            f'{path}, column "label": found {len(set(texts) - {None})} different labels; expected at least '
-            f"{_MINIMUM_CLASSES}, the classes."
+            f'{path}, column "label": found {different} different labels; expected at least {_MINIMUM_CLASSES}, the '
+            f"classes.{''.join(f' {note}' for note in spellings.notes)}"
         )
     columns = tuple(_column(table, name, groups) for name in table.columns if name and name not in RESERVED_COLUMNS)
-    return Patients(path, len(table.rows), texts, columns, table.point_only, len(table.uneven))
+    return Patients(path, len(table.rows), texts, columns, table.point_only, len(table.uneven), spellings.notes)
 
 
 def _check_header(table: Table) -> None:
@@ -107,15 +119,18 @@ def _check_header(table: Table) -> None:
 
 def _column(table: Table, name: str, groups: list[list[int]]) -> Column:
     """One column by patient."""
-    raw = [_plain(row.cells[name]) for row in table.rows]
+    held = [row.cells[name] for row in table.rows]
+    unreadable = Counter(cell for cell in held if isinstance(cell, CellFault))
+    raw = [_plain(cell) for cell in held]
     texts = {cell for cell in raw if isinstance(cell, str)}
     # "-" beside "+" is the result of a stain, not a gap.
     stained = any("+" in text for text in texts) and all(_STAINING.fullmatch(text) for text in texts)
     perhaps = frozenset(DOUBTFUL_SPELLINGS) - ({"-", "–"} if stained else set())
     cells: list[Cell | None] = []
-    varying, doubtful = 0, Counter[str]()
+    varying, hidden, doubtful = 0, 0, Counter[str]()
     for rows in groups:
-        found = [raw[row] for row in rows]
+        found = [raw[row] for row in rows if not isinstance(held[row], CellFault)]
+        hidden += not found
         words = {cell.lower() for cell in found if isinstance(cell, str)} & perhaps
         doubtful.update(words)
         known = [None if isinstance(cell, str) and cell.lower() in perhaps else cell for cell in found]
@@ -123,12 +138,13 @@ def _column(table: Table, name: str, groups: list[list[int]]) -> Column:
         cells.append(next((cell for cell in known if cell is not None), None))
     fault = table.faults.get(name)
     reason = None if fault is None else f"found {fault.found}; expected {fault.expected}"
-    return Column(name, tuple(cells), varying, reason, doubtful)
+    several = sum(len(rows) > 1 for rows in groups)
+    return Column(name, tuple(cells), varying, several, reason, doubtful, unreadable, hidden)
 
 
 def _plain(cell: object) -> Cell | None:
     """A cell of whatever type a reader hands over, as one of three; None if it is missing for every variable."""
-    if is_missing(cell) or isinstance(cell, CellFault):  # a fault is for the check to tell
+    if is_missing(cell) or isinstance(cell, CellFault):
         return None
     if is_date(cell):
         return cast(Moment, cell)

@@ -15,8 +15,9 @@ from persam_monai.drafting.columns import Column
 from persam_monai.drafting.marks import unlisted
 from persam_monai.drafting.numbers import read_number
 from persam_monai.drafting.quantities import Quantity, read_quantity
-from persam_monai.drafting.ranges import looks_logarithmic, plausible_range
+from persam_monai.drafting.ranges import looks_logarithmic, plausible_range, two_scales
 from persam_monai.drafting.scales import in_order, no_then_yes
+from persam_monai.drafting.unknown import Code, quoted, without_unknown
 
 _ANSWERS = frozenset({"yes", "no", "y", "n", "true", "false", "1", "0"})
 _SCORES = frozenset({"grade", "stage", "score", "ecog", "ipi", "flipi", "class", "grad", "stadium", "risk", "status"})
@@ -27,6 +28,7 @@ _HIGHEST_CODE = 9  # of two numbers that stand for no and yes, or for two names
 _FEW_NUMBERS, _FEW_TEXTS = 6, 12  # different ones: with texts among them, they are levels such as 1, 2, mixed
 _MANY_LEVELS = 12  # to think about putting the rare ones together
 _REPEATED = 3  # patients with the same text among numbers: a code, and no slip or remark of one patient
+_WHOLE, _PART = re.compile(r"^(\d+)\.0$"), re.compile(r"\d*\.\d*[1-9]\d*")
 _SHORT = 20  # characters of such a code
 
 
@@ -40,6 +42,7 @@ class Guess:
         different: number of different values.
         notes: what a person should know, a sentence each.
         reason: why the variable is set aside, or None.
+        codes: what looks like "not known", with its number of patients.
     """
 
     declaration: dict[str, Any]
@@ -47,6 +50,7 @@ class Guess:
     different: int
     notes: list[str] = field(default_factory=list)
     reason: str | None = None
+    codes: Counter[Code] = field(default_factory=Counter)
 
 
 def guess_kind(column: Column, decimal: str) -> Guess:
@@ -56,6 +60,18 @@ def guess_kind(column: Column, decimal: str) -> Guess:
         column: with known cells.
         decimal: the decimal sign of the table.
     """
+    rest, codes = without_unknown(column, decimal)
+    if len({as_text(cell).casefold() for cell in rest.known}) < 2:
+        listed = ", ".join(map(quoted, codes))
+        reason = f'at most one value besides what looks like "not known" ({listed})'
+        return Guess({}, np.empty((0, 0)), 0, reason=reason)
+    guess = _guess_known(rest, decimal)
+    guess.codes = codes + guess.codes
+    return guess
+
+
+def _guess_known(column: Column, decimal: str) -> Guess:
+    """As :func:`guess_kind`, for cells that do not look like "not known"."""
     levels = _Levels(column)
     if levels.spelled.keys() <= _ANSWERS and len(levels.spelled) > 1:
         return _of_levels(levels, "binary", [])
@@ -73,6 +89,8 @@ class _Levels:
 
     def __init__(self, column: Column) -> None:
         texts = [None if cell is None else as_text(cell) for cell in column.cells]
+        if not any(text and _PART.fullmatch(text) for text in texts):  # pandas writes 1.0 where others are empty
+            texts = [text and _WHOLE.sub(r"\1", text) for text in texts]
         spellings = Counter(text for text in texts if text is not None)
         self.counts: Counter[str] = Counter()
         self.spelled: dict[str, str] = {}
@@ -81,6 +99,12 @@ class _Levels:
             self.counts[self.spelled[text.casefold()]] += count
         self.names = sorted(self.counts, key=lambda name: (-self.counts[name], name))
         self.of_patient = [None if text is None else self.spelled[text.casefold()] for text in texts]
+
+    def leave_out(self, names: set[str]) -> None:
+        """Take some for missing."""
+        self.names = [name for name in self.names if name not in names]
+        self.counts = Counter({name: self.counts[name] for name in self.names})
+        self.of_patient = [None if own in names else own for own in self.of_patient]
 
     def one_hot(self) -> np.ndarray:
         """``[patients, levels]``, NaN where missing."""
@@ -114,14 +138,11 @@ def _of_texts(levels: _Levels) -> Guess:
 def _of_numbers(name: str, levels: _Levels, quantity: Quantity) -> Guess:
     """Numbers: measured, counted, or codes of levels."""
     graded = _graded(name, levels, quantity)
+    if graded:
+        numbers = {text: read_number(text, quantity.form) for text in levels.names}
+        levels.leave_out({text for text, n in numbers.items() if n is not None and n.value in quantity.codes})
     guess = _of_levels(levels, *graded) if graded else _measured(quantity)
-    if quantity.codes:
-        codes = ", ".join(f"{code:g}" for code in quantity.codes)
-        apart = sum(quantity.codes.values())
-        guess.notes.append(
-            f"{codes} (in patients: {apart}) stands apart from the other values and is refused: if it means a missing "
-            f"value, add missing_codes: [{codes}]; else widen the {'levels' if graded else 'range'}."
-        )
+    guess.codes.update(dict[Code, int](quantity.codes.items()))
     if quantity.strays:
         guess.notes.append(_about_strays(quantity.strays))
     return guess
@@ -132,6 +153,8 @@ def _graded(name: str, levels: _Levels, quantity: Quantity) -> tuple[str, list[s
     numbers = {text: read_number(text, quantity.form) for text in levels.names}
     plain = {n.value: text for text, n in numbers.items() if n is not None and n.value not in quantity.codes}
     found = sorted(plain)
+    if any(number is not None and number.unit for number in numbers.values()):
+        return None
     whole = all(value.is_integer() and value >= 0 for value in found)
     if quantity.declaration or quantity.strays or not whole or len(plain) + len(quantity.codes) < len(levels.names):
         return None  # a unit, thousands and the like; or two spellings of one number
@@ -155,12 +178,18 @@ def _measured(quantity: Quantity) -> Guess:
     ordered: dict[str, Any] = {"kind": "numeric"}
     if unit is not None:
         ordered["unit"] = keys.pop("unit")
-    ordered["range"] = list(plausible_range(values, unit))
-    if looks_logarithmic(values):
+    logarithmic = looks_logarithmic(values)
+    ordered["range"] = list(plausible_range(values, unit, positive=logarithmic))
+    if logarithmic:
         ordered["transform"] = "log"
     guess = Guess({**ordered, **keys}, quantity.values[:, None], quantity.different, list(quantity.notes))
     if quantity.different == 1:
         guess.reason = "constant: the same number wherever it is known"
+    if (scales := two_scales(values)) is not None:
+        times, few = scales
+        guess.notes.insert(
+            0, f"Two scales? Some values are about {times} times the others (patients: {few}): are the units the same?"
+        )
     guess.notes.insert(0, "The range comes from the data: put the plausible one.")
     return guess
 

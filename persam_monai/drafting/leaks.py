@@ -47,7 +47,7 @@ def enough_to_tell(labels: Sequence[str | None]) -> bool:
     return len(_judged(labels)) >= MINIMUM_PATIENTS
 
 
-def find_leak(values: np.ndarray, labels: Sequence[str | None]) -> Leak | None:
+def find_leak(values: np.ndarray, labels: Sequence[str | None], absence: bool = True) -> Leak | None:
     """Whether one variable nearly determines the label.
 
     Two questions: does it tell the label whether the variable is known, and does its value, among patients in whom it
@@ -61,12 +61,12 @@ def find_leak(values: np.ndarray, labels: Sequence[str | None]) -> Leak | None:
     Args:
         values: ``[patients, components]``, NaN where missing.
         labels: one per patient; None where unknown, which takes no part.
+        absence: whether NaN means that the value is missing, so that a leak by absence can be looked for.
     """
     missing = np.isnan(values).any(axis=1)
     everybody = np.arange(len(labels))
-    return _suspect(missing[:, None].astype(float), labels, everybody, known=True) or _suspect(
-        values, labels, everybody[~missing], known=False
-    )
+    by_absence = _suspect(missing[:, None].astype(float), labels, everybody, known=True) if absence else None
+    return by_absence or _suspect(values, labels, everybody[~missing], known=False)
 
 
 def _suspect(inputs: np.ndarray, labels: Sequence[str | None], among: np.ndarray, known: bool) -> Leak | None:

@@ -9,16 +9,11 @@ from collections import Counter
 from persam_monai.clinical.cells import is_date
 from persam_monai.cohort.tables.table import as_text
 from persam_monai.drafting.columns import Cell, Column
+from persam_monai.drafting.names import words_of
 
-# Words of a column's name. The first say it by themselves, the others where the cells nearly all differ.
-_IDENTIFIERS = frozenset(
-    {"mrn", "dob", "ssn", "nhs", "email", "mail", "phone", "telephone", "fax", "surname", "firstname", "lastname"}
-    | {"forename", "birthdate", "birthday", "birth", "geburtsdatum", "vorname", "nachname", "address", "street"}
-    | {"postcode", "zip", "accession", "passport", "initials", "pseudonym", "barcode", "aktenzeichen", "fallnummer"}
-    | {"doctor", "physician", "pathologist", "surgeon", "arzt"}
-)
+# Words of a column's name that say it where the cells nearly all differ.
 _PERHAPS_IDENTIFIERS = frozenset(
-    {"id", "name", "case", "number", "no", "nr", "code", "patient", "pid", "uid", "uuid", "insurance", "sample", "key"}
+    {"id", "case", "number", "no", "nr", "code", "patient", "pid", "uid", "uuid", "insurance", "sample", "key"}
     | {"specimen", "block", "record", "study", "fall", "file", "path", "slide"}
 )
 _DATES = frozenset({"date", "datum", "timestamp"})
@@ -29,9 +24,11 @@ _LONG = 60  # characters of a cell, and
 _WORDY = 5  # words of the average cell, beyond which it is a sentence and no level
 _MOST_LEVELS = 50
 _FEW_LEVELS = 5
+_LONG_NUMBER = re.compile(r"\d{6,}")  # as of records and telephones
 _RUNNING = 10  # patients, beyond whom numbers without a gap are no accident
 _ALONE = 0.3  # share of patients whose level nobody else has, beyond which it is no list of choices
 
+_PERSON = re.compile(r"\b(Dr|Prof)\.|\S@\S+\.\w")
 _DECIMAL = re.compile(r"[+-]?\d*[.,]\d+")
 _DATE = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})|\d{1,2}[ -]?[A-Za-z]{3,9}[ -]\d{4})"
@@ -40,15 +37,20 @@ _DATE = re.compile(
 
 
 def identifying(column: Column) -> str | None:
-    """Why a column may tell who a patient is or when something happened; None if nothing says so."""
+    """Why a column's cells may tell who a patient is or when something happened; None if nothing says so."""
     known = column.known
-    words = set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column.name).lower()))
-    if words & _IDENTIFIERS:
-        return "an identifier by its name; it stays out of a model"
+    words = words_of(column.name)
+    if any(_PERSON.search(as_text(cell)) for cell in known):
+        return "titles of persons or e-mail addresses in the cells: an identifier or free text"
     dates = sum(is_date(cell) or bool(_DATE.fullmatch(as_text(cell))) for cell in known)
     if dates > len(known) / 2 or words & _DATES:
         return "dates, which are no values; a duration or an age can be one (compute it in the table)"
     different = len({as_text(cell).casefold() for cell in known}) / len(known)
+    if different == 1 and len(known) >= _ALL_DIFFERENT and all(_LONG_NUMBER.fullmatch(as_text(cell)) for cell in known):
+        return (
+            "whole numbers of six digits or more, all different: an identifier; if they are measured or counted, "
+            "such as cells per µL, declare the variable by hand"
+        )
     whole = [cell for cell in map(_whole, known) if cell is not None]
     if len(whole) == len(known):
         if words & _PERHAPS_IDENTIFIERS and different > _NEARLY_ALL and len(known) >= _ALL_DIFFERENT:

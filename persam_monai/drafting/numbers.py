@@ -55,7 +55,7 @@ def decimal_of(columns: Iterable[Column], point: bool) -> tuple[str | None, bool
     for column in columns:
         votes.update({decimal_evidence(cell) for cell in column.cells if isinstance(cell, str)})
     if votes["."] or votes[","]:
-        return ("," if votes[","] > votes["."] else "."), True
+        return ("," if votes[","] > votes["."] else "."), not (votes["."] and votes[","])
     return (("." if point else ",") if votes["either"] else None), point
 
 

@@ -16,6 +16,7 @@ from persam_monai.drafting.numbers import Number, format_of, read_number
 from persam_monai.drafting.ranges import suspected_codes
 from persam_monai.drafting.units import factor
 
+_WITH_UNIT = 0.5  # of the numbers carry a unit: else it says nothing of the others
 _MOST_CELLS = 0.8  # of the known cells hold a number; the others are slips or codes of missing values
 
 
@@ -83,6 +84,13 @@ def _units(numbers: list[Number]) -> tuple[dict[str, Any], list[str], dict[str, 
     counts = Counter(number.unit for number in numbers if number.unit)
     if not counts:
         return {}, [], {"": 1.0}
+    if counts.total() < _WITH_UNIT * len(numbers):
+        listed = ", ".join(other for other, _ in counts.most_common())
+        note = (
+            f"Patients with a unit in the cell: {counts.total()} ({listed}); the others have none. Say which unit they "
+            "are in."
+        )
+        return {}, [note], {"": 1.0}
     (unit, _), *others = counts.most_common()
     factors = {unit: 1.0}
     notes, unclear = [], []

@@ -145,7 +145,7 @@ def new_slides(
                 "the table is not read. Correct the cells, or leave them empty where the value is not known."
             ) from error
     path = Path(os.path.abspath(str(slide)))  # not resolved: readers look at a link's own name
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"--slide {slide}: there is no such file.")
     if is_null(record):
         logger.warning("No --record is given: the model predicts from the slide alone, all clinical values missing.")

@@ -78,7 +78,7 @@ class TrainingFolder:
             UserError: if the folder cannot be written, or holds a training and ``overwrite`` is false.
         """
         make_writable(self.root)
-        earlier = [str(file) for file in (self.model, self.checkpoint) if file.exists()]
+        earlier = [str(file) for file in (self.model, self.checkpoint) if os.path.exists(file)]
         if earlier and not overwrite:
             raise UserError(
                 f"{self.root} already holds a training ({', '.join(earlier)}). Go on with it by --resume true, replace "
@@ -95,7 +95,7 @@ class TrainingFolder:
         Raises:
             UserError: if there is another one and ``overwrite`` is false.
         """
-        if not overwrite and self.folds.exists() and not self._has_folds(assignment):
+        if not overwrite and os.path.exists(self.folds) and not self._has_folds(assignment):
             raise UserError(
                 f"{self.folds} is there already, and its folds are not those of this training. Use them by "
                 f"--folds_file {self.folds}, replace them by --overwrite true, or name another --output_dir."
@@ -103,7 +103,7 @@ class TrainingFolder:
 
     def keep_folds(self, cohort: Cohort, assignment: Mapping[str, int]) -> None:
         """Write ``folds.csv``, unless it is there with these folds, perhaps with further columns."""
-        if not (self.folds.exists() and self._has_folds(assignment)):
+        if not (os.path.exists(self.folds) and self._has_folds(assignment)):
             write_folds(cohort, assignment, self.folds)
 
     def _has_folds(self, assignment: Mapping[str, int]) -> bool:
@@ -159,7 +159,7 @@ class TrainingFolder:
         if is_no(resume):
             return None
         path = self.checkpoint if is_yes(resume) else Path(str(resume))
-        if not path.is_file():
+        if not os.path.isfile(path):
             if not is_yes(resume):
                 raise UserError(f"--resume {path}: there is no such checkpoint. Expected a path to a {CHECKPOINT}.")
             logger.info("%s does not exist yet: the training starts from the beginning.", path)
@@ -178,7 +178,7 @@ def folds_to_go_on_with(output_dir: str | os.PathLike[str], resume: str | bool) 
     if is_no(resume):
         return None
     checkpoint = TrainingFolder(Path(str(output_dir))).checkpoint if is_yes(resume) else Path(str(resume))
-    return _folds_beside(checkpoint) if checkpoint.is_file() else None
+    return _folds_beside(checkpoint) if os.path.isfile(checkpoint) else None
 
 
 def folds_of(card: ModelCard) -> str | None:
@@ -189,7 +189,7 @@ def folds_of(card: ModelCard) -> str | None:
 def _folds_beside(file: Path) -> str | None:
     """``folds.csv`` of the training folder that a model or a checkpoint is in."""
     folds = file.resolve().parent.parent / FOLDS_FILE
-    return str(folds) if folds.is_file() else None
+    return str(folds) if os.path.isfile(folds) else None
 
 
 def make_writable(folder: Path) -> None:
@@ -212,7 +212,7 @@ def make_writable(folder: Path) -> None:
 
 def _compare(file: Path, provenance: Mapping[str, Any]) -> None:
     """Raise if the settings written beside a checkpoint differ from ``provenance`` in what matters."""
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UserError(f"{file} is missing: it says with what settings the checkpoint beside it was made. Copy both.")
     before = json.loads(file.read_text(encoding="utf-8"))
     now = json.loads(json.dumps(dict(provenance)))

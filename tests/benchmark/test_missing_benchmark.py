@@ -17,7 +17,7 @@ from persam_monai.synthetic.tissue import Kind
 from tests.bundle.running import ROOT
 
 SIZES = [variable.width for variable in record_schema().variables]
-WORDS = ["--seeds", "3", "4", "--patients", "12", "--test-patients", "9", "--epochs", "1", "--shares", "0.4"]
+WORDS = ["--seeds", "3", "4", "--patients", "12", "--test_patients", "9", "--epochs", "1", "--shares", "0.4"]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from persam_monai.checking.records import describe_folds, describe_records, load_cohort
+from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import assign_folds
 from persam_monai.errors import UserError
 
@@ -204,3 +206,52 @@ def test_columns_that_the_schema_does_not_have_are_named(run: Run, tmp_path: Pat
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path, schema: str | None) -> None:
     with pytest.raises(UserError, match="nowhere"):
         load_cohort(tmp_path / "nowhere", schema=schema)
+
+
+def test_the_schema_of_a_model_can_be_named(run: Run, tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", many())
+    expected = run(folder).stdout
+    model = tmp_path / "model.json"
+    schema = ClinicalSchema.load(folder / "clinical.yaml").to_dict()
+    (folder / "clinical.yaml").unlink()
+    model.write_text(json.dumps({"format": 1, "schema": schema, "settings": {}}), encoding="utf-8")
+    done = run(folder, "--schema", model)
+    assert (done.returncode, done.stdout) == (0, expected)
+    for content, told in (("{}", "found no schema in it; expected the model.json"), ("{", "not readable as JSON")):
+        model.write_text(content)
+        done = run(folder, "--schema", model)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"Error: {model}: {told}")
+
+
+def test_what_only_a_training_minds_is_not_said_before_an_inference(run: Run, tmp_path: Path) -> None:
+    rows = many()
+    for row in rows:
+        row[3], row[5], row[6] = "60", "", "300" if row[2] == "FL" else ""  # constant, never known, a leak
+    folder = write(tmp_path / "data", rows)
+    for words in ("constant", "LEAK", "nobody has III", "out of the schema"):
+        assert words in run(folder).stdout
+    said = run(folder, "--inference").stdout
+    assert said[said.index("Remarks:") :].splitlines()[1:] == ["  - site: missing in every patient."]
+    few = run(write(tmp_path / "few", many(2)), "--inference")
+    assert few.returncode == 0
+    assert "Too few" not in few.stdout + few.stderr
+
+
+def test_missing_codes_that_were_found_are_counted(tmp_path: Path) -> None:
+    rows = many()
+    rows[0][3] = rows[1][3] = "-9"  # of one patient
+    rows[5][4] = "n.d."
+    schema = SCHEMA.replace("groups:", 'missing_codes: [-9, "n.d."]\ngroups:', 1)
+    lines = describe_records(load_cohort(write(tmp_path / "data", rows, schema=schema)))
+    assert "  - age: 2 cells hold a missing code and count as missing (missing_codes: -9, n.d.)." in lines
+    assert "  - sex: 1 cell holds a missing code and counts as missing (missing_codes: -9, n.d.)." in lines
+    assert "missing code" in "".join(lines)
+    assert not any("ldh" in text and "missing code" in text for text in lines)
+
+
+def test_one_patient_of_whom_nothing_is_known_is_one(tmp_path: Path) -> None:
+    rows = many()
+    rows[3][3:] = [""] * 5
+    remarks = "\n".join(describe_records(load_cohort(write(tmp_path / "data", rows))))
+    assert "No clinical value is known of 1 patient (row 5)." in remarks

@@ -151,7 +151,7 @@ class Number(Kind):
     def __init__(self, common: Options, own: list[Any], keys: dict[str, Any]) -> None:
         super().__init__(common, own)
         self.declaration = {"kind": "numeric", **keys, **self.own}
-        self.units: dict[str, float] = keys.get("units", {})
+        self.units: dict[str, float] = {keys["unit"]: 1, **keys["units"]} if "units" in keys else {}
         self.log, self.comparisons = keys.get("transform") == "log", keys.get("comparisons")
         self.limits = keys.get("range", [-math.inf, math.inf])
         self.thousands = keys.get("thousands") or common.thousands
@@ -177,7 +177,8 @@ class Number(Kind):
             value, cell = value / 2 if self.comparisons == "half" and sign[0] in "<≤" else value, sign + cell
         elif unit is None and draw(st.booleans()):
             return self.meaning(draw(st.sampled_from([float(amount), amount])), value)
-        return self.meaning(draw(st.sampled_from([cell, f" {cell} "])), value)
+        minus = cell.replace("-", draw(st.sampled_from("-\u2212\ufe63\uff0d")))
+        return self.meaning(draw(st.sampled_from([cell, f" {cell} ", minus])), value)
 
     def known(self) -> st.SearchStrategy[Meaning]:
         numbers = [Decimal(str(code)) for code in (*self.codes, 1e5) if not isinstance(code, str)]

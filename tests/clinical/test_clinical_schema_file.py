@@ -81,7 +81,7 @@ def test_a_file_loads_as_its_mapping_does(path: Path) -> None:
         ("[female, male]", "[yes, no]", ["line 7, groups.interview.sex.levels", "found true", 'such as "yes"']),
         ("ldh:", "mpp:", ["line 9, groups.blood.mpp", "rename the variable"]),
         ("ldh:", "age:", ["line 9, groups.blood.age", "stands in groups.interview already"]),
-        ("ldh:", "on:", ["groups.blood.True: bad name", "quote it"]),
+        ("ldh:", "on:", ["line 9, groups.blood.on: bad name: found true", 'quote it, such as "on"']),
         ("sex:", "age:", ["line 5, groups.interview.age", "stands in line 4 already"]),
         ("{kind: numeric, transform: log}", "numeric", ["line 9, groups.blood.ldh", "expected a mapping"]),
         ("years", "%", ["line 4", "not valid YAML", "Quote text"]),
@@ -133,3 +133,74 @@ def test_a_mapping_names_its_source_and_has_no_lines() -> None:
     with pytest.raises(UserError, match=r"(?s)^model\.json.*\n  - groups\.g\.x\.kind: ") as caught:
         ClinicalSchema.from_dict({"classes": ["a", "b"], "groups": {"g": {"x": {"kind": "no"}}}}, source="model.json")
     assert "line" not in str(caught.value)
+
+
+def numeric(keys: str) -> str:
+    return f"classes: [a, b]\ngroups:\n  g:\n    x: {{kind: numeric, {keys}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("range: [0, 1e3]", "range: found [0, '1e3']; \"1e3\" is text to YAML: write 1000."),
+        ("range: ['0', 1e20]", '"0" is text to YAML: write 0; "1e20" is text to YAML: write 100000000000000000000.'),
+        ("range: ['0,5', 9]", "write 0.5."),
+        ("unit: g, units: {kg: 1e3}", 'units: found "1e3" for kg, which is text to YAML: write 1000.'),
+        ("unit: g, units: {mg: '0.001'}", 'units: found "0.001" for mg, which is text to YAML: write 0.001.'),
+        ("unit: g, units: {kg: 010}", "found 010, which YAML takes for another number; write it with plain decimal"),
+        ("range: [0, 1:30]", "found 1:30, which YAML takes for another number"),
+        ("missing_codes: [077]", 'found 077, which YAML takes for another number; put it in quotes ("077")'),
+        ("missing_codes: [no]", 'found false, which YAML reads as neither number nor text; quote it, such as "no"'),
+        ("unit: \u00b5g, units: {\u03bcg: 1000}", "found 1000 for \u03bcg, which is the variable's own unit"),
+        ("unit: g, units: {\u00b5g: 1, \u03bcg: 2}", "\u03bcg stands twice, with the two signs for micro"),
+        ("unit: g, units: {e3: 1000}", 'found "e3", which 5e3 has for its exponent; choose another'),
+    ],
+)
+def test_numbers_that_yaml_reads_otherwise_are_told(path: Path, keys: str, told: str) -> None:
+    message = complaint(path, numeric(keys))
+    assert told in message
+    assert "line 4, " in message
+    assert message.count("\n") == 1  # and told once
+
+
+@pytest.mark.parametrize("keys", ["decimal: .", "range: [-1_000, +5.5e+3], missing_codes: [-9, +9, .5]"])
+def test_what_yaml_reads_as_a_person_does_is_fine(path: Path, keys: str) -> None:
+    path.write_text(numeric(keys), encoding="utf-8")
+    assert ClinicalSchema.load(path).variable_names == ["x"]
+
+
+@pytest.mark.parametrize("levels", ["[01, 02]", "[-1, +1]", "[1_0, 2_0]", "[0x1, 0x2]"])
+def test_levels_that_yaml_would_write_anew_are_told(path: Path, levels: str) -> None:
+    message = complaint(path, numeric("").replace("numeric, ", f"ordinal, levels: {levels}"))
+    assert "line 4, levels: found" in message
+    assert "put it in quotes" in message
+
+
+@pytest.mark.parametrize("name", ["no", "YES", "Off"])
+def test_a_name_that_is_a_truth_value_is_shown_as_it_stands(path: Path, name: str) -> None:
+    message = complaint(path, GOOD.replace("ldh:", f"{name}:"))
+    assert f"line 9, groups.blood.{name}: bad name: found" in message
+    assert f'quote it, such as "{name}"' in message
+
+
+def test_the_word_for_a_truth_value_among_levels_is_the_right_one(path: Path) -> None:
+    message = complaint(path, GOOD.replace("[female, male]", "[no, perhaps]"))
+    assert "found false" in message
+    assert 'quote it, such as "no"' in message
+
+
+def test_a_variable_that_stands_twice_is_told_once(path: Path) -> None:
+    message = complaint(path, GOOD.replace("ldh:", "no: {kind: binary}\n    No:"))
+    assert message.splitlines()[1:] == ["  - line 10, groups.blood.No: stands in line 9 already; rename or remove one."]
+
+
+@pytest.mark.parametrize("name", ["Fold", "LABEL", "Mpp", "Patient_ID"])
+def test_a_variable_is_not_a_reserved_column_in_another_case(path: Path, name: str) -> None:
+    message = complaint(path, GOOD.replace("ldh:", f"{name}:"))
+    assert f"groups.blood.{name}: {name.lower()} is a column of its own" in message
+
+
+def test_classes_that_differ_in_case_alone_are_doubted_and_levels_are_not(path: Path) -> None:
+    assert '"FL" and "fl" differ in case alone: one class?' in complaint(path, GOOD.replace("DLBCL, FL", "FL, fl"))
+    path.write_text(GOOD.replace("female, male", "m, M"), encoding="utf-8")
+    assert ClinicalSchema.load(path).component_names[1:3] == ["sex=m", "sex=M"]

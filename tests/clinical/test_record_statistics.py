@@ -131,6 +131,16 @@ def test_what_training_did_not_prepare_for_is_told(cells: dict[str, object], war
     assert STATISTICS.warnings(SCHEMA, SCHEMA.encode(cells, "here")) == warnings
 
 
+def test_sentences_end_without_a_full_stop_so_that_they_can_be_joined() -> None:
+    declared = {"mark": {"kind": "binary", "levels": ["neg.", "pos."]}, "size": {"kind": "numeric", "unit": "Std."}}
+    schema = ClinicalSchema.from_dict({"classes": ["a", "b"], "groups": {"g": declared}})
+    statistics = RecordStatistics.fit(schema, np.array([[0, 5], [0, 7], [0, 6]], np.float32))
+    for cells in ({"mark": "pos.", "size": 99}, {"size": "1"}, {}):
+        sentences = statistics.warnings(schema, schema.encode(cells, "here"))
+        assert sentences
+        assert not any(sentence.endswith((".", ";", "!", "??")) for sentence in sentences)
+
+
 def test_the_border_is_one_standard_deviation_beyond_the_range() -> None:
     highest, scale = np.log(1800), STATISTICS.variables["ldh"].scale[0]
     np.testing.assert_allclose(scale, np.std(np.log([133.7, 1777, 250, 300])), rtol=1e-6)
@@ -164,3 +174,13 @@ def test_damaged_statistics_are_refused(damage: Callable[[dict[str, Any]], objec
     with pytest.raises(UserError, match=r"(?s)model\.json.*put back the file") as caught:
         RecordStatistics.from_dict(SCHEMA, data, "model.json")
     assert told in str(caught.value)
+
+
+def test_rounding_does_not_hide_what_is_far_outside() -> None:
+    schema = ClinicalSchema.from_dict({"classes": ["A", "B"], "groups": {"g": {"ph": {"kind": "numeric"}}}})
+    training = np.array([[7.38], [7.40], [7.41], [7.42], [7.39]], np.float32)
+    statistics = RecordStatistics.fit(schema, training)
+    deviation = float(training.astype(np.float64).std())
+    assert statistics.warnings(schema, np.array([7.42 + 0.9 * deviation], np.float32)) == []
+    (warning,) = statistics.warnings(schema, np.array([7.42 + 1.6 * deviation], np.float32))
+    assert "far outside" in warning

@@ -160,7 +160,7 @@ def test_a_fold_outside_is_refused(fold: int) -> None:
 def test_a_class_absent_from_training_is_named_with_its_patients(caplog: pytest.LogCaptureFixture) -> None:
     cohort = make_cohort([0] * 10 + [1] * 10 + [2])
     (rare,) = (fold for patient, fold in assign_folds(cohort).items() if patient == "P20")
-    assert "Class 3 of the schema: 1 patients for 5 folds" in caplog.text
+    assert "Class 3 of the schema: 1 patient for 5 folds" in caplog.text
     with pytest.raises(UserError, match=r"cohort\.csv: .*class C \(patients in all: 1\).*Add patients of that class"):
         split(cohort, rare)
     assert "P20" in split(cohort, (rare + 2) % 5).train.patients

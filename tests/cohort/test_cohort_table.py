@@ -108,10 +108,10 @@ def test_byte_order_mark_and_spaces_do_no_harm(write: Write) -> None:
         ("female", "femal", ['row 4, column "sex": found "femal"', 'Did you mean "female"?']),
         ("male,250", "male,high", ['row 2, column "ldh": found "high", expected a number']),
         ("male,250", "male,0", ['row 2, column "ldh": found "0"', "transform: log"]),
-        ("P1,b.tif,FL", "P1,b.tif,DLBCL", ['row 3, column "label": found DLBCL, expected FL as in row 2']),
-        ("b.tif,FL,63", "b.tif,FL,64", ['row 3, column "age": found 64, expected 63 as in row 2', "same patient"]),
-        ("b.tif,FL,63,male,250", "b.tif,FL,63,male,", ['column "ldh": found an empty cell, expected 250 as in row 2']),
-        ("b.tif,FL,63,male", "b.tif,FL,63,female", ['column "sex": found female, expected male as in row 2']),
+        ("P1,b.tif,FL", "P1,b.tif,DLBCL", ['row 3, column "label": found DLBCL here and FL in row 2']),
+        ("b.tif,FL,63", "b.tif,FL,64", ['row 3, column "age": found 64 here and 63 in row 2', "same patient"]),
+        ("b.tif,FL,63,male,250", "b.tif,FL,63,male,", ['column "ldh": found an empty cell here and 250 in row 2']),
+        ("b.tif,FL,63,male", "b.tif,FL,63,female", ['column "sex": found female here and male in row 2']),
         (
             HEADER,
             HEADER.replace("ldh", "platelets"),
@@ -144,7 +144,7 @@ def test_each_fault_is_told_with_its_place_and_cure(write: Write, old: str, new:
         ("fold", ["0", "0", "1.5"], ['row 4, column "fold": found "1.5"', "a whole number from 0"]),
         ("fold", ["0", "0", "-1"], ['row 4, column "fold": found "-1"']),
         ("fold", ["0", "", ""], ['column "fold": 2 cells are empty (rows 3, 4)', "every row a fold, or none"]),
-        ("fold", ["0", "1", "2"], ['row 3, column "fold": found 1, expected 0 as in row 2']),
+        ("fold", ["0", "1", "2"], ['row 3, column "fold": found 1 here and 0 in row 2']),
         ("Fold", ["0", "0", "1"], ['column "Fold": did you mean "fold"? Rename']),
         ("MPP", ["1", "1", "1"], ['column "MPP": did you mean "mpp"?']),
     ],
@@ -261,3 +261,31 @@ def test_a_cohort_travels_to_worker_processes(write: Write) -> None:
     again = pickle.loads(pickle.dumps(cohort))
     assert again.entries == cohort.entries
     np.testing.assert_array_equal(again.clinical_matrix(), cohort.clinical_matrix())
+
+
+def test_folds_as_pandas_writes_them_are_folds(write: Write) -> None:
+    lines = [f"{line},{cell}" for line, cell in zip(GOOD, ["fold", "0.0", "0", "1.0"], strict=True)]
+    assert [entry.fold for entry in Cohort.load(write(lines), SCHEMA)] == [0, 0, 1]
+
+
+def test_two_links_to_one_slide_are_one_slide(write: Write, tmp_path: Path) -> None:
+    path = write(GOOD, slides="ab")
+    (tmp_path / "c.tif").symlink_to(tmp_path / "a.tif")
+    assert 'row 4, column "slide": found "c.tif", which is in row 2 already' in complaint(path)
+
+
+def test_an_error_of_excels_is_no_other_level(write: Write) -> None:
+    schema = {"classes": ["DLBCL", "FL"], "groups": {"g": {"site": {"kind": "categorical", "levels": ["a", "b"]}}}}
+    schema["groups"]["g"]["site"]["other"] = True  # type: ignore[index]
+    path = write(["patient_id,slide,label,site", "P1,a.tif,FL,#BEZUG!", "P2,b.tif,FL,#x"])
+    with pytest.raises(UserError, match=r'1 problem in 1 column:\n.*row 2, column "site": found "#BEZUG!"'):
+        Cohort.load(path, ClinicalSchema.from_dict(schema))
+
+
+def test_cells_with_a_missing_code_are_counted(write: Write) -> None:
+    schema = ClinicalSchema.from_dict({**SCHEMA.to_dict(), "missing_codes": [-9, "n.d."]})
+    lines = [HEADER, "P1,a.tif,FL,-9.0,male,", "P2,b.tif,FL,63,N.D.,-9", "P3,c.tif,DLBCL,-9,,na"]
+    cohort = Cohort.load(write(lines), schema)
+    assert cohort.coded == {"age": 2, "sex": 1, "ldh": 1}
+    assert np.isnan(cohort.clinical_matrix()[:, 0]).tolist() == [True, False, True]
+    assert Cohort.load(write(GOOD), SCHEMA).coded == {}

@@ -165,5 +165,47 @@ def test_rows_are_compared_with_the_first_that_can_be(tmp_path: Path) -> None:
         Cohort.load(table, SCHEMA, require_labels=False, require_slides=False)
     message = str(caught.value)
     assert "3 problems in 2 columns" in message
-    assert 'row 4, column "label": found DLBCL, expected FL as in row 3' in message
-    assert 'row 4, column "ldh": found 260, expected 250 as in row 3' in message
+    assert 'row 4, column "label": found DLBCL here and FL in row 3' in message
+    assert 'row 4, column "ldh": found 260 here and 250 in row 3' in message
+
+
+def test_what_may_be_meant_is_told_on_the_screen_and_not_in_the_file(tmp_path: Path) -> None:
+    levels = {"kind": "categorical", "levels": ["groin", "axilla"]}
+    schema = ClinicalSchema.from_dict({"classes": ["DLBCL", "FL"], "groups": {"g": {"site": levels}}})
+    cells = [["patient_id", "slide", "label", "site"], ["P0", "a.svs", "DLBLC", "groim"]]
+    message = complaint(write_text(tmp_path / "cohort.csv", cells), tmp_path / "problems.csv", schema)
+    assert 'Did you mean "groin"?' in message
+    assert 'Did you mean "DLBCL"?' in message
+    for line in kept(tmp_path / "problems.csv"):
+        assert "mean" not in line["problem"]
+        assert line["problem"].startswith("expected one of ")
+
+
+def test_cells_that_disagree_are_shown_as_the_table_has_them_and_neither_is_called_right(tmp_path: Path) -> None:
+    cells = [HEADER, *(["P1", f"{row}.svs", "FL", ldh, "1", "neck"] for row, ldh in enumerate(["1,5", "2,50", "1,50"]))]
+    message = complaint(write_text(tmp_path / "cohort.csv", cells, ";"), tmp_path / "problems.csv")
+    end = "row 2, which is the same patient; make them agree."
+    assert f'row 3, column "ldh": found 2,50 here and 1,5 in {end}' in message
+    (line,) = kept(tmp_path / "problems.csv")
+    assert (line["column"], line["row"], line["problem"]) == ("ldh", "3", f"does not agree with {end}")
+
+
+def test_a_header_without_any_needed_column_is_asked_about_once(tmp_path: Path) -> None:
+    question = "Does the first row hold the names of the columns?"
+    file = tmp_path / "problems.csv"
+    assert complaint(write_text(tmp_path / "cohort.csv", rows(3)[1:]), file).count(question) == 1
+    assert file.read_text().count(question) == 1
+    assert question not in complaint(write_text(tmp_path / "cohort.csv", [row[:3] for row in rows(3)]), file)
+
+
+def test_a_table_that_is_not_there_is_not_confused_with_a_slide(tmp_path: Path) -> None:
+    (tmp_path / "cohorts.svs").touch()
+    assert "cohorts.svs" not in complaint(tmp_path / "cohort.csv", None)
+
+
+def test_one_row_is_one_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cells = rows(2)
+    cells[2][5] = "spleen"
+    with caplog.at_level(logging.INFO):
+        Cohort.load(write_text(tmp_path / "cohort.csv", cells), SCHEMA, require_slides=False)
+    assert caplog.messages == ['Column "site": 1 row counts as other, being none of the levels.']

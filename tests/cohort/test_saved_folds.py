@@ -132,15 +132,29 @@ def test_parts_that_share_or_leave_out_are_refused() -> None:
     sound = split(cohort, 0, 3)
     check_parts(cohort, sound)
     mixed = Split(sound.train, sound.validation, cohort.subset([*sound.test, sound.train.entries[0]]))
-    with pytest.raises(UserError, match="train and test have 1 patients and 1 slides in common; expected none"):
+    with pytest.raises(UserError, match="train and test have 1 patient and 1 slide in common; expected none"):
         check_parts(cohort, mixed)
     short = Split(sound.train, sound.validation, cohort.subset(sound.test.entries[1:]))
-    with pytest.raises(UserError, match=f"row {sound.test.entries[0].row} of the cohort are in no part"):
+    with pytest.raises(UserError, match=f"row {sound.test.entries[0].row} of the cohort is in no part"):
         check_parts(cohort, short)
 
 
 def test_a_slide_of_two_patients_cannot_stand_on_two_sides() -> None:
     cohort = make_cohort(folds=3, slides=1)
     same = cohort.subset(replace(entry, path=Path("/same.svs")) if entry.row < 4 else entry for entry in cohort)
-    with pytest.raises(UserError, match="have 0 patients and 1 slides in common"):
+    with pytest.raises(UserError, match="have 0 patients and 1 slide in common"):
         split(same, 0)
+
+
+def test_folds_that_pandas_wrote_again_are_the_same(saved: Path) -> None:
+    header, *rows = saved.read_text().splitlines()
+    saved.write_text("\n".join([header, *(f"{row}.0" for row in rows)]))
+    assert assign_folds(make_cohort(), folds_file=saved) == assign_folds(make_cohort(), 4, seed=9)
+
+
+def test_one_patient_is_spoken_of_as_one(saved: Path) -> None:
+    rows = saved.read_text().splitlines()
+    saved.write_text("\n".join(rows[:-1]))
+    assert "1 patient of cohort.csv (rows 24, 25 there) has no fold" in refused(saved)
+    saved.write_text("\n".join([*rows, "P70,A,0"]))
+    assert "1 patient (row 14) is not in cohort.csv" in refused(saved)

@@ -111,6 +111,12 @@ GAP = [
     Broken("T1", raw(b"", "cohort.txt"), ('found the ending ".txt"', "give it the ending .csv or .tsv")),
     Broken("T2", raw(HEADER + "\nJosé".encode("latin-1")), ("not UTF-8 text", 'save it again as "CSV UTF-8"')),
     Broken("T2", raw(HEADER.decode().encode("utf-16-le")), ("not UTF-8 text", 'save it again as "CSV UTF-8"')),
+    Broken("T2", raw(HEADER.decode().encode("utf-16")), ("UTF-16 text", 'save it again as "CSV UTF-8"')),
+    Broken(
+        "T2", raw(b"PK\x03\x04rest"), ("an Excel workbook, or another zip file", "give a workbook the ending .xlsx")
+    ),
+    Broken("T2", raw(b"\xd0\xcf\x11\xe0"), ("an old Excel workbook", 'save it as "CSV UTF-8"')),
+    Broken("T2", raw(b"PAR1"), ("a Parquet file", "give it the ending .parquet")),
     Broken("T2", raw(HEADER.replace(b",", b"|")), ("tried comma, semicolon, tab", "with one of these between")),
     Broken("T2", raw(b"sep=|\n" + HEADER), ('row 1: found "sep=|"', "with one of these between the cells")),
     Broken("T2", raw(HEADER + b'\nP1,"a.svs'), ("row 2: not valid CSV", "check the quotes in this row")),
@@ -155,25 +161,53 @@ COLUMNS = [
         "label",
         "DLBLC",
     ),
+    *(
+        Broken(
+            "T5", comma(edited((3, 0, cell))), ("taken the identifier for a number", "as text"), 4, "patient_id", cell
+        )
+        for cell in ("1.23457E+18", "1.2345678901234568e+18", "1E+15", "1.20E+06")
+    ),
+    Broken("T5", semicolon(edited((3, 0, "1,23457E+18"))), ("rounded it", "as text"), 4, "patient_id", "1,23457E+18"),
+    Broken("T5", comma(edited((3, 1, "1.2E+19"))), ("rounded it", "as text"), 4, "slide", "1.2E+19"),
+    Broken(
+        "T5", excel(edited((3, 0, 1234567890123456))), ("rounded to 15 digits", "as text"), 4, "patient_id", "1234567"
+    ),
+    Broken("T5", excel(edited((3, 0, "P\n3"))), ("text in one line", "take line breaks"), 4, "patient_id", "P\n3"),
+    Broken("T5", comma(edited((3, 0, "Unknown"))), ('found "Unknown"', "fill in the cell"), 4, "patient_id", "Unknown"),
+    Broken("T5", comma(edited((3, 0, "#REF!"))), ('found "#REF!"', "correct the formula"), 4, "patient_id", "#REF!"),
+    Broken("T6", comma(edited((3, 2, "1.2E+19"))), ("rounded it", "as text"), 4, "label", "1.2E+19"),
     Broken("T6", excel(edited((3, 2, 17.0))), ('found "17"', "correct the cell, or the classes"), 4, "label", "17"),
     Broken("T7", comma(edited(column=["mpp", "0", "", ""])), ('found "0"', "correct the cell"), 2, "mpp"),
     Broken("T7", excel(edited(column=["mpp", None, -1.5, 1])), ("found -1.5", "correct the cell"), 3, "mpp", "-1.5"),
     Broken("T7", comma(edited(column=["mpp", "0,25", "", ""])), ('found "0,25"', "correct the cell"), 2, "mpp", "0,25"),
+    Broken("T7", comma(edited(column=["mpp", "40", "", ""])), ("not the magnification", "correct"), 2, "mpp", '"40"'),
+    Broken(
+        "T7", comma(edited(column=["fold", 0, 0, "1.000"])), ('found "1.000"', "correct the cell"), 4, "fold", "1.000"
+    ),
     Broken("T7", comma(edited(column=["fold", 0, 0, "1.5"])), ('found "1.5"', "correct the cell"), 4, "fold", "1.5"),
-    Broken("T7", comma(edited(column=["fold", "", 0, 1])), ("1 cells are empty", "give every row a fold"), 2, "fold"),
+    Broken(
+        "T7", comma(edited(column=["fold", "", 0, 1])), ("1 cell is empty (row 2)", "give every row a fold"), 2, "fold"
+    ),
     Broken(
         "T8",
         comma(edited((2, 2, "DLBCL"))),
-        ("found DLBCL, expected FL as in row 2", "make them agree"),
+        ("found DLBCL here and FL in row 2, which is the same patient", "make them agree"),
         3,
         "label",
         "DLBCL",
     ),
-    Broken("T8", excel(edited((2, 3, 64))), ("found 64, expected 63 as in row 2", "make them agree"), 3, "age", "64"),
+    Broken("T8", excel(edited((2, 3, 64))), ("found 64 here and 63 in row 2", "make them agree"), 3, "age", "64"),
     Broken(
-        "T8", excel(edited((2, 5, None))), ("found an empty cell, expected 250", "make them agree"), 3, "ldh", "250"
+        "T8",
+        excel(edited((2, 5, None))),
+        ("found an empty cell here and 250 in row 2", "make them agree"),
+        3,
+        "ldh",
+        "250",
     ),
-    Broken("T8", comma(edited(column=["fold", 0, 1, 1])), ("found 1, expected 0", "make them agree"), 3, "fold"),
+    Broken(
+        "T8", comma(edited(column=["fold", 0, 1, 1])), ("found 1 here and 0 in row 2", "make them agree"), 3, "fold"
+    ),
     *(
         Broken(
             "T9",
@@ -183,7 +217,11 @@ COLUMNS = [
             "patient_id",
             spelling,
         )
-        for spelling in ("p1", "P 1", "P01", "P001", "\uff301", "p\u00a0001")
+        for spelling in ("p1", "P 1", "P01", "P001", "\uff301", "p\u00a0001", "P1\u200b")
+    ),
+    *(
+        Broken("T9", comma(edited((1, 0, one), (2, 0, one), (3, 0, other))), ("or forms of letters",), 4, "patient_id")
+        for one, other in (("Jos\u00e9", "Jose\u0301"), ("P-1", "P\u20131"), ("P-1", "P\u22121"), ("17", "17.0"))
     ),
 ]
 BOOKS = [
@@ -270,7 +308,7 @@ def test_a_broken_rule_is_told_with_place_and_cure_and_kept_without_the_cell(bro
         assert part in message
     place = [f"row {broken.row}"] if broken.row is not None else []
     place += [f'column "{broken.column}"'] if broken.column is not None else []
-    assert ", ".join(place) in message or "cells are empty" in message or "files not found" in message
+    assert ", ".join(place) in message or "is empty" in message or "files not found" in message
     file = tmp_path / "problems.csv"
     assert file.exists() is broken.listed
     if broken.listed:

@@ -82,7 +82,7 @@ def test_text_may_have_a_mark_windows_lines_and_breaks_inside_cells(tmp_path: Pa
 def test_uneven_rows_are_refused_unless_admitted(tmp_path: Path) -> None:
     path = tmp_path / "cohort.csv"
     path.write_text("patient_id,slide\n1,2\n1\n1,2,3\n")
-    with pytest.raises(UserError, match=r"(?s)row 3: found 1 cells, expected 2.*row 4: found 3 cells"):
+    with pytest.raises(UserError, match=r"(?s)row 3: found 1 cell, expected 2.*row 4: found 3 cells"):
         read_table(path)
     table = read_table(path, admit_uneven=True)
     assert [row.line for row in table.rows] == [2]

@@ -37,11 +37,20 @@ def sound(*cells: str) -> st.SearchStrategy[list[str]]:
     return st.lists(st.sampled_from(cells), min_size=PATIENTS, max_size=PATIENTS)
 
 
+def mostly_with_units() -> st.SearchStrategy[list[str]]:
+    """A unit in half of the cells at least: of fewer, a draft says nothing, and those cells are refused."""
+    units = ("5 g/L", "0.7 g/dL", "12.5g/L")
+    half = PATIENTS // 2
+    with_units = st.lists(st.sampled_from(units), min_size=half, max_size=half)
+    with_any = st.lists(st.sampled_from([*units, "7", ""]), min_size=PATIENTS - half, max_size=PATIENTS - half)
+    return st.tuples(with_units, with_any).map(lambda parts: [*parts[0], *parts[1]])
+
+
 SOUND = st.one_of(
     sound(*(f"{n}.5" for n in range(900))),
     sound("a", "B b", "no", "1-2", "c#"),
     sound("<5", "7", "> 100", "12.5", ""),
-    sound("5 g/L", "7", "0.7 g/dL", "12.5g/L", ""),
+    mostly_with_units(),
     sound("yes", "no", "Y", "?"),
     sound("I", "IV", "ii", "N/A"),
 )

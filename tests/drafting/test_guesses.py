@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persam_monai.drafting.ranges import looks_logarithmic, plausible_range, suspected_codes
+from persam_monai.drafting.ranges import looks_logarithmic, plausible_range, suspected_codes, two_scales
 from persam_monai.drafting.scales import in_order
 from persam_monai.drafting.units import factor
 from persam_monai.errors import UserError
@@ -40,6 +40,9 @@ def repeated(*cells: str) -> list[str]:
         (repeated("+++", "+", "++", "-"), {"kind": "ordinal", "levels": ["-", "+", "++", "+++"]}),
         (repeated("neck", "groin", "neck", "axilla"), {"kind": "categorical", "levels": ["neck", "axilla", "groin"]}),
         (repeated("1", "2", "mixed", "mixed"), {"kind": "categorical", "levels": ["mixed", "1", "2"]}),
+        (repeated("1.0", "2.0", "3.0", ""), {"kind": "ordinal", "levels": ["1", "2", "3"]}),
+        (repeated("1.0", "0.0", ""), {"kind": "binary"}),
+        (repeated("1.0", "2.0"), {"kind": "binary", "levels": ["1", "2"]}),
         (AGES, {"kind": "numeric", "range": [0, 120]}),
         (["-3.5", "2", "1", "0.5", "1.5"], {"kind": "numeric", "range": [-5, 2.5]}),
         (["0.0011", "0.0023", "0.0049", "0.005"], {"kind": "numeric", "range": [0, 0.008]}),
@@ -203,3 +206,64 @@ def test_factors_of_units_come_from_prefixes_alone(unit: str, to: str, expected:
 )
 def test_no_order_is_made_up(levels: list[str]) -> None:
     assert in_order(levels) is None
+
+
+def test_a_unit_of_few_cells_is_not_taken_for_all(drafted: Draft) -> None:
+    draft = drafted({"weight": [*AGES, "64 kg"], "grade": [*(str(1 + i % 3) for i in range(10)), "3 cm"]})
+    assert draft.variables["weight"] == {"kind": "numeric", "range": [0, 120]}
+    expected = "Patients with a unit in the cell: 1 (kg); the others have none. Say which unit they are in."
+    assert expected in draft.comment_on("weight")
+    assert draft.variables["grade"]["kind"] == "numeric"
+    with pytest.raises(UserError, match="2 problems"):
+        draft.cohort()
+
+
+def test_a_logarithm_has_a_range_above_zero_and_zeros_have_none(drafted: Draft) -> None:
+    rng = np.random.default_rng(0)
+    skewed = [f"{value:.2f}" for value in rng.lognormal(3, 1.2, 80)]
+    draft = drafted(
+        {"crp": skewed, "counts": ["0", *skewed[1:]], "share": ["1 %", *(f"{10 + i % 9} %" for i in range(79))]}
+    )
+    crp, counts = draft.variables["crp"], draft.variables["counts"]
+    assert crp["transform"] == "log"
+    assert 0 < crp["range"][0] <= min(map(float, skewed)) / 2
+    assert "transform" not in counts
+    assert counts["range"][0] == 0
+    draft.cohort()
+
+
+def test_two_scales_in_one_column_are_pointed_at(drafted: Draft) -> None:
+    haemoglobin = [str(10 + i % 7) for i in range(30)] + [str(10 * (10 + i % 7)) for i in range(5)]
+    draft = drafted({"hb": haemoglobin})
+    note = "Two scales? Some values are about 10 times the others (patients: 5): are the units the same?"
+    assert note in draft.comment_on("hb")
+    assert "transform" not in draft.variables["hb"]
+
+
+def test_scales_are_a_clear_factor_apart() -> None:
+    rng = np.random.default_rng(0)
+    usual = rng.uniform(11, 16, 40)
+    assert two_scales(np.append(usual, 130)) == (10, 1)
+    assert two_scales(np.append(usual, [13_000, 14_500])) == (1000, 2)
+    assert two_scales(usual) is None
+    assert two_scales(np.array([10.0, 20, 10, 20, 10, 20, 90, 90])) is None  # three answers
+    assert two_scales(np.append(usual, [40, 45])) is None  # three times
+    assert sum(two_scales(rng.lognormal(3, sigma, 100)) is not None for sigma in (0.3, 1, 2) for _ in range(100)) == 0
+
+
+@pytest.mark.parametrize("number", [5e-324, 1e-310, 1e-30, 9.999999999999999e22, 1e38, 3e37, 0.0, 1.0])
+def test_a_range_is_found_for_numbers_of_any_size(number: float) -> None:
+    low, high = plausible_range(np.array([number, 2 * number]))
+    assert low <= number < high
+    low, high = plausible_range(np.array([number, 2 * number]), positive=True)
+    assert 0 < low <= high
+    assert low <= number or number < 1e-29  # too small for a logarithm to be drafted
+    assert not looks_logarithmic(number * 2.0 ** np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 1])) or number > 1e-30
+    low, _ = plausible_range(np.array([-number, number]))
+    assert low <= -number
+
+
+def test_the_decimal_sign_is_certain_only_if_no_number_has_the_other(drafted: Draft) -> None:
+    cells = ["1,5", "2,25", "3,75", "4,5"]
+    assert "Not certain" not in drafted({"x": cells}, separator=";").text
+    assert "Not certain" in drafted({"x": cells, "y": ["1.5", "7", "8", "9"]}, separator=";").text

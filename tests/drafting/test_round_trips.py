@@ -179,6 +179,11 @@ def test_the_script_prints_or_writes_and_never_overwrites(drafted: Draft, tmp_pa
         done = subprocess.run([*script, "--output", str(output)], capture_output=True, text=True, encoding="utf-8")
         assert done.returncode == expected, done.stderr
         assert output.read_text(encoding="utf-8") == draft.text
+        if not expected:
+            assert done.stdout == (
+                f"Wrote {output}: correct it, save it as clinical.yaml beside the table, then run "
+                f"scripts/check_cohort.py (or check it as it is with --schema {output}).\n"
+            )
     assert done.stderr.startswith(f"Error: {output} is there already")
     assert "Traceback" not in done.stderr
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from persam_monai.clinical.declaration.misread import misread_numbers
 from persam_monai.errors import UserError, raise_together
 
 KeyPath = tuple[str, ...]
@@ -23,17 +24,21 @@ class Document:
         data: mappings, lists and scalars.
         source: the file, for messages.
         lines: line (from 1) of each key path; may be empty, when the data did not come from a file.
+        written: the last key of each path as it stands in the file, where YAML reads another one: no, which is False.
+        faults: what is wrong with single values of the file.
     """
 
     data: object
     source: str
     lines: dict[KeyPath, int] = field(default_factory=dict)
+    written: dict[KeyPath, str] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
     def place(self, path: KeyPath) -> str:
         """A key path as messages show it: ``line 7, groups.blood.ldh.range``."""
         known = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self.lines), None)
         line = f"line {self.lines[known]}, " if known else ""
-        return line + ".".join(path)
+        return line + ".".join(self.written.get(path[: end + 1], key) for end, key in enumerate(path))
 
 
 def read_document(path: Path, what: str) -> Document:
@@ -57,33 +62,42 @@ def read_document(path: Path, what: str) -> Document:
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
-        keys = list(_keys(root)) if root is not None else []
+        keys = list(_keys(loader, root)) if root is not None else []
         data = loader.construct_document(root) if root is not None else None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, which YAML makes without quotes
         raise UserError(f"{path}: {what} is not valid YAML: {_described(error)}") from error
-    document = Document(data, str(path), dict(keys))
-    raise_together(f"{path}: {what} has keys that stand twice", list(_repeated(keys)))
+    lines = {path: node.start_mark.line + 1 for path, node in reversed(keys)}
+    written = {path: node.value for path, node in keys if node.value != path[-1]}
+    document = Document(data, str(path), lines, written, tuple(misread_numbers(root)))
+    raise_together(f"{path}: {what} has keys that stand twice", list(_repeated(keys, document)))
     return document
 
 
-def _keys(node: yaml.Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, int]]:
-    """Every key path of nested mappings with its line."""
+def _keys(loader: yaml.SafeLoader, node: yaml.Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, yaml.ScalarNode]]:
+    """Every key path of nested mappings, as YAML reads it, with the node of its last key."""
     if not isinstance(node, yaml.MappingNode) or len(path) >= _DEPTH:
         return
     for key, value in node.value:
         if isinstance(key, yaml.ScalarNode):
-            here = (*path, key.value)
-            yield here, key.start_mark.line + 1
-            yield from _keys(value, here)
+            typed = key.tag.endswith((":bool", ":int", ":float", ":null", ":timestamp"))
+            here = (*path, str(loader.construct_object(key)) if typed else key.value)
+            yield here, key
+            yield from _keys(loader, value, here)
 
 
-def _repeated(keys: list[tuple[KeyPath, int]]) -> Iterator[str]:
-    """A message for each key path met before; YAML readers would keep the last silently."""
-    first: dict[KeyPath, int] = {}
-    for path, line in keys:
-        if path in first:
-            yield f"line {line}, {'.'.join(path)}: stands in line {first[path]} already; rename or remove one."
-        first.setdefault(path, line)
+def _repeated(keys: list[tuple[KeyPath, yaml.ScalarNode]], document: Document) -> Iterator[str]:
+    """A message for each key met before, but for those below one; YAML readers would keep the last silently."""
+    met: set[KeyPath] = set()
+    twice: set[KeyPath] = set()
+    for path, node in keys:
+        if path in met and not any(path[:end] in twice for end in range(1, len(path))):
+            place = ".".join(
+                (*(document.written.get(path[:end], path[end - 1]) for end in range(1, len(path))), node.value)
+            )
+            line = node.start_mark.line + 1
+            yield f"line {line}, {place}: stands in line {document.lines[path]} already; rename or remove one."
+            twice.add(path)
+        met.add(path)
 
 
 def _described(error: Exception) -> str:

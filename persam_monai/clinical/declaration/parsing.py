@@ -50,7 +50,7 @@ class _Parser:
 
     def __init__(self, document: Document) -> None:
         self.document = document
-        self.problems: list[str] = []
+        self.problems = list(document.faults)
         self.group_of: dict[str, str] = {}
 
     def report(self, path: KeyPath, text: str) -> None:
@@ -78,7 +78,7 @@ class _Parser:
         if "classes" not in data:
             self.report(("classes",), "is missing; expected a list, such as classes: [DLBCL, FL, Reactive].")
             return ()
-        return parse_names(data["classes"], "class", lambda text: self.report(("classes",), text))
+        return parse_names(data["classes"], "class", lambda text: self.report(("classes",), text), case_matters=False)
 
     def groups(self, data: Mapping[Any, Any]) -> Groups:
         if "groups" not in data:
@@ -102,8 +102,9 @@ class _Parser:
     def variable(self, path: KeyPath, name: object, declaration: object) -> Variable | None:
         self.report_name(path, name)
         group = path[1]
-        if str(name) in RESERVED_COLUMNS:
-            self.report(path, f"{name} is a column of its own in the cohort table; rename the variable.")
+        reserved = str(name).strip().lower()
+        if reserved in RESERVED_COLUMNS:
+            self.report(path, f"{reserved} is a column of its own in the cohort table; rename the variable.")
         if str(name) in self.group_of:
             self.report(path, f"stands in groups.{self.group_of[str(name)]} already; keep it in one group.")
         self.group_of.setdefault(str(name), group)
@@ -126,7 +127,7 @@ class _Parser:
         return KINDS[kind].parse(str(name), declaration, lambda key, text: self.report((*path, key), text))
 
     def report_name(self, path: KeyPath, name: object) -> None:
-        fault = name_fault(name)
+        fault = name_fault(name, self.document.written.get(path))
         if fault:
             self.report(path, f"bad name: {fault}")
 

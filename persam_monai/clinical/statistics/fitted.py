@@ -46,4 +46,5 @@ def fit_statistics(records: np.ndarray) -> FittedStatistics:
     filled = np.where(observed, values, median)  # [P, F]
     constant = filled.max(axis=0) == filled.min(axis=0)
     mean = np.where(constant, filled[0], filled.mean(axis=0))
-    return FittedStatistics(median, mean, np.where(constant, 1.0, filled.std(axis=0)))
+    least = np.finfo(np.float32).tiny  # what is below would be 0 to the network, which divides by it
+    return FittedStatistics(median, mean, np.where(constant, 1.0, np.maximum(filled.std(axis=0), least)))

@@ -15,7 +15,8 @@ from persam_monai.clinical.variables.base import Variable
 from persam_monai.clinical.variables.levels import LevelVariable, OrdinalVariable
 from persam_monai.clinical.variables.numeric import NumericVariable
 
-_DIGITS = 2  # of a training range: enough to tell g/L from g/dL, too few for a patient's own laboratory value
+_DIGITS = 2  # of a training range: enough to tell g/L from g/dL, too few for most patients' own values
+_SHARE = 0.5  # of a standard deviation that rounding may add, so that it does not hide what is far outside
 
 Report = Callable[[str], None]
 """Takes what is wrong."""
@@ -30,8 +31,9 @@ class VariableStatistics:
         median: of each of its numbers, as the network sees them (after a logarithm); 0 if nobody had a value.
         mean: after filling gaps with the median.
         scale: population standard deviation after filling; 1 for a constant number.
-        range: of a numeric variable, in its unit, rounded outward to two significant digits (exact if all patients had
-            one value); of an ordinal one, the lowest and highest place. None for other kinds, or if nobody had a value.
+        range: of a numeric variable, in its unit, rounded outward to two significant digits, or more where those would
+            add more than half a standard deviation (exact if all patients had one value); of an ordinal one, the lowest
+            and highest place. None for other kinds, or if nobody had a value.
         levels: of a binary or categorical variable, those that occurred. None for other kinds.
     """
 
@@ -54,7 +56,7 @@ class VariableStatistics:
         median, mean, scale = (tuple(part.tolist()) for part in fitted)
         limits: tuple[float, float] | None = None
         if has_range(variable):
-            limits = _training_range(variable, values) if len(values) else None
+            limits = _training_range(variable, values, scale[0]) if len(values) else None
             return cls(len(values), median, mean, scale, limits)
         occurred = {variable.cell(row) for row in np.unique(values, axis=0)}
         return cls(len(values), median, mean, scale, None, tuple(name for name in names(variable) if name in occurred))
@@ -102,19 +104,26 @@ def names(variable: Variable) -> tuple[str, ...]:
     return variable.spellings if isinstance(variable, LevelVariable) else ()
 
 
-def _training_range(variable: Variable, values: np.ndarray) -> tuple[float, float]:
+def _training_range(variable: Variable, values: np.ndarray, scale: float) -> tuple[float, float]:
     lowest, highest = values.min(), values.max()
     if not isinstance(variable, NumericVariable):
         return float(lowest), float(highest)
     low, high = Decimal(variable.text(lowest)), Decimal(variable.text(highest))
     if lowest == highest:
         return float(low), float(high)
-    return float(_rounded(low, ROUND_FLOOR)), float(_rounded(high, ROUND_CEILING))
+    logarithm = variable.transform == "log"
+    # A standard deviation of the logarithm is a share of the value.
+    tolerances = [_SHARE * scale * (float(limit) if logarithm else 1.0) for limit in (low, high)]
+    return (
+        float(_rounded(low, ROUND_FLOOR, tolerances[0])),
+        float(_rounded(high, ROUND_CEILING, tolerances[1])),
+    )
 
 
-def _rounded(number: Decimal, direction: str) -> Decimal:
-    """A number with two significant digits."""
-    return number.quantize(Decimal(1).scaleb(number.adjusted() - _DIGITS + 1), direction) if number else number
+def _rounded(number: Decimal, direction: str, tolerance: float) -> Decimal:
+    """A number with two significant digits, or with as many as it takes to stay within ``tolerance``."""
+    step = min(number.adjusted() - _DIGITS + 1, math.floor(math.log10(tolerance)))
+    return number.quantize(Decimal(1).scaleb(step), direction) if number else number
 
 
 def _numbers(value: object, count: int) -> tuple[float, ...] | None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from persam_monai.clinical.cells import CellError, is_date, is_doubtful, is_missing
+from persam_monai.clinical.cells import CellError, is_date, is_doubtful, is_missing, plain_minus
 from persam_monai.clinical.numbers import PLAIN_NUMBERS, NumberFormat
 from persam_monai.clinical.rules import PLAIN_RULES, CellRules, is_code
 
@@ -84,7 +84,10 @@ class Variable(ABC):
         """Whether a cell says that the value is not known: a common spelling or a code, and no declared level."""
         if is_missing(value) or is_code(value, (*self.missing_codes, *rules.missing_codes), self.number_format(rules)):
             return True
-        return is_doubtful(value) and not any(answer.lower() == str(value).strip().lower() for answer in self.answers)
+        if not is_doubtful(value):
+            return False
+        text = plain_minus(str(value).strip().lower())
+        return not any(plain_minus(answer.lower()) == text for answer in self.answers)
 
     def encode(self, value: object, rules: CellRules = PLAIN_RULES) -> tuple[float, ...]:
         """The ``width`` numbers of one cell; all NaN when it is missing.

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from persam_monai.clinical.cells import CellError, shown
+from persam_monai.clinical.cells import CODE_CURE, CellError, plain_minus, shown
 from persam_monai.clinical.names import parse_names
 from persam_monai.clinical.numbers import number_or_none
 from persam_monai.clinical.rules import CellRules
@@ -19,6 +21,9 @@ from persam_monai.errors import did_you_mean
 
 OTHER = "other"
 """What all texts that are no level count as, with ``other: true``."""
+
+_WHOLE = re.compile("-?[0-9]+")
+_WITH_ZEROS = re.compile(r"(-?[0-9]+)\.0+")
 
 
 @dataclass(frozen=True)
@@ -48,25 +53,35 @@ class LevelVariable(Variable):
     @property
     def date_cure(self) -> str:
         """See :attr:`Variable.date_cure`."""
-        return "text, not a date; format the column as text in the spreadsheet"
+        return "text, not a date; format the column as text, then type the cells again"
 
     def _cell_known(self, numbers: np.ndarray, rules: CellRules) -> str:
         return self.spellings[int(numbers[0])]
 
     def place(self, value: object) -> int | None:
-        """Which level a cell is, from 0: as declared, or in another case if that is one level alone; else None."""
+        """Which level a cell is, from 0; None if it is none.
+
+        A cell is a level as declared; or, if that is one level alone, but for case and signs that look alike; or,
+        if all levels are whole numbers, with zeros behind a point: pandas writes 1.0 where cells of a column are empty.
+        """
         text = _text(value)
         if text in self.levels:
             return self.levels.index(text)
-        same = [place for place, level in enumerate(self.levels) if level.casefold() == text.casefold()]
-        return same[0] if len(same) == 1 else None
+        same = [place for place, level in enumerate(self.levels) if _folded(level) == _folded(text)]
+        if same:
+            return same[0] if len(same) == 1 else None
+        whole = _WITH_ZEROS.fullmatch(plain_minus(text))
+        if whole and whole[1] in self.levels and all(_WHOLE.fullmatch(level) for level in self.levels):
+            return self.levels.index(whole[1])
+        return None
 
     def _known_place(self, value: object) -> int:
         """As :meth:`place`, with an error for what is no level."""
         place = self.place(value)
         if place is None:
-            cure = "Write the level as declared, or add it to levels in the schema."
-            raise CellError(f"one of {', '.join(self.levels)}.{did_you_mean(_text(value), self.levels)} {cure}")
+            cure = f"write the level as declared, or add it to levels in the schema{CODE_CURE}"
+            hint = did_you_mean(_text(value), self.levels)
+            raise CellError(f"one of {', '.join(self.levels)}; {cure}.", hint)
         return place
 
 
@@ -106,8 +121,8 @@ class BinaryVariable(LevelVariable):
             answer = number_or_none(value)  # "1.0" too: pandas writes it when cells of a column are empty
         if answer not in (0.0, 1.0):
             raise CellError(
-                "yes or no (or y/n, true/false, 1/0), or an empty cell if it is not known; other answers are declared "
-                "in the schema, such as levels: [negative, positive]"
+                "yes or no (or y/n, true/false, 1/0), or an empty cell; other answers are declared in the schema, such "
+                f"as levels: [negative, positive]{CODE_CURE}"
             )
         return (float(answer),)
 
@@ -192,6 +207,12 @@ def parse_levels(declaration: Mapping[str, Any], report: Report, exactly: int | 
         report("levels", "is missing; expected a list, such as levels: [female, male].")
         return ()
     return parse_names(declaration["levels"], "level", lambda text: report("levels", text), exactly)
+
+
+def _folded(text: str) -> str:
+    """A text without case, doubled spaces, signs that nobody sees, and ways to put an accent together."""
+    seen = "".join(sign for sign in plain_minus(text) if unicodedata.category(sign) != "Cf")
+    return " ".join(unicodedata.normalize("NFC", seen.casefold()).split())
 
 
 def _text(value: object) -> str:

@@ -9,19 +9,19 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from persam_monai.clinical.cells import CellError
+from persam_monai.clinical.cells import CODE_CURE, CellError, plain_minus
 from persam_monai.clinical.numbers import NumberFormat, parse_number, read_text
 from persam_monai.clinical.rules import PLAIN_RULES, CellRules
 from persam_monai.clinical.variables.base import Report, Variable
+from persam_monai.clinical.variables.cell_units import admitted, split, unit_error, without
 from persam_monai.clinical.variables.numeric_keys import parse_numeric
-from persam_monai.errors import did_you_mean
 
 _COMPARED = re.compile(r"(<=|>=|[<>≤≥])\s*(.*)", re.DOTALL)
-_FOLLOWED = re.compile(r"([+-]?[0-9][0-9.,]*)\s*([^\s0-9.,+-].*)", re.DOTALL)
 _LARGEST = float(np.finfo(np.float32).max)
 _DOUBLE_DIGITS = 17  # enough to tell any two 64-bit numbers apart
 _PLAIN = (1e-6, 1e16)  # between these a number is written without an exponent
@@ -73,7 +73,7 @@ class NumericVariable(Variable):
     @property
     def date_cure(self) -> str:
         """See :attr:`Variable.date_cure`."""
-        return "a number, not a date; format the column as numbers in the spreadsheet"
+        return "a number, not a date; format the column as numbers, then type the cells again"
 
     def number_format(self, rules: CellRules = PLAIN_RULES) -> NumberFormat:
         """See :meth:`Variable.number_format`."""
@@ -86,8 +86,17 @@ class NumericVariable(Variable):
         point = "." if (self.thousands or rules.thousands) == "," else None
         return self.decimal or rules.decimal or point
 
-    def encoded(self, value: float) -> float:
+    @cached_property
+    def admitted_units(self) -> dict[str, float]:
+        """The units that may stand in a cell, with their factors."""
+        return admitted(self.unit, self.units)
+
+    def encoded(self, value: float, plain: bool = True) -> float:
         """What the network sees of a value in ``unit``.
+
+        Args:
+            value: the number.
+            plain: whether it stands alone in its cell, without a unit and a comparison sign; for the error.
 
         Raises:
             CellError: if the value is infinite, outside ``range``, has no logarithm, or is too large for 32 bits.
@@ -97,9 +106,14 @@ class NumericVariable(Variable):
         if self.range is not None and not self.range[0] <= value <= self.range[1]:
             unit = f" {self.unit}" if self.unit else ""
             limits = f"{self.range[0]:.10g} to {self.range[1]:.10g}{unit}"
-            raise CellError(f"a number from {limits} (is the unit right? else widen the range in the schema)")
+            cure = f"a number from {limits} (is the unit right? else widen the range in the schema)"
+            # A number with a unit or a comparison sign is no missing code, but it is another one than stands there.
+            raise CellError(
+                cure + (CODE_CURE if plain else ", after its unit and comparison sign were taken into account")
+            )
         if self.transform == "log" and value <= 0:
-            raise CellError("a number above 0, because the schema says transform: log")
+            cure = "correct the cell, or use transform: none"
+            raise CellError(f"a number above 0, because the schema says transform: log; {cure}")
         encoded = self.transformed(value)
         if abs(encoded) > _LARGEST:
             raise CellError("a number that fits in 32-bit floating point")
@@ -121,8 +135,13 @@ class NumericVariable(Variable):
 
     def _encode_known(self, value: object, rules: CellRules) -> tuple[float, ...]:
         numbers = self.number_format(rules)
-        number = self._measured(value.strip(), numbers) if isinstance(value, str) else parse_number(value)
-        return (self.encoded(number),)
+        if not isinstance(value, str):
+            return (self.encoded(parse_number(value)),)
+        text = value.strip()
+        number = read_text(text, numbers)
+        if number is not None:
+            return (self.encoded(number),)
+        return (self.encoded(self._measured(text, numbers), plain=False),)
 
     def _measured(self, text: str, numbers: NumberFormat) -> float:
         """The value in ``unit`` of a text with, perhaps, a comparison sign and a unit."""
@@ -146,23 +165,16 @@ class NumericVariable(Variable):
         number = read_text(text, numbers)
         if number is not None:
             return number
-        for unit in sorted(self.units, key=len, reverse=True):
-            amount = _without(text, unit)
+        for unit in sorted(self.admitted_units, key=len, reverse=True):
+            amount = without(text, unit)
             number = None if amount is None else read_text(amount, numbers)
             if number is not None:
-                return number * self.units[unit]
-        followed = _FOLLOWED.fullmatch(text)
+                return number * self.admitted_units[unit]
+        followed = split(plain_minus(text))
         if followed is not None:
-            parse_number(followed[1], numbers)  # with a wrong decimal sign, that is what there is to say
-            raise CellError(self._unit_cure(followed[2]))
+            parse_number(followed[0], numbers)  # with a wrong decimal sign, that is what there is to say
+            raise unit_error(followed[1], self.unit, self.admitted_units)
         return parse_number(text, numbers)  # which raises
-
-    def _unit_cure(self, found: str) -> str:
-        """What was expected instead of a number followed by something that is no declared unit."""
-        if self.units:
-            return f"a number, alone or with one of the units {', '.join(self.units)}.{did_you_mean(found, self.units)}"
-        bare = f"a number in {self.unit} without the unit" if self.unit else "a number without a unit"
-        return f"{bare}; if cells have units, declare unit and units in the schema, such as units: {{g/L: 1, g/dL: 10}}"
 
     def _cell_known(self, numbers: np.ndarray, rules: CellRules) -> str:
         write, text = self.number_format(rules).write, self.text(numbers[0])
@@ -190,15 +202,6 @@ class NumericVariable(Variable):
             return bool(np.float32(self.encoded(value)) == encoded)
         except CellError:
             return False
-
-
-def _without(text: str, unit: str) -> str | None:
-    """What stands before a unit; None if the text does not end with it. The two signs for micro are one."""
-    text, unit = text.replace("\u00b5", "\u03bc"), unit.replace("\u00b5", "\u03bc")
-    amount = text[: len(text) - len(unit)]
-    # Without the space, "5.210^9/L" might be 5.2 as well as 5.
-    joined = bool(amount) and not amount[-1].isspace() and unit[0] in "0123456789+-.,"
-    return amount.strip() if text.endswith(unit) and not joined else None
 
 
 def _texts(value: float) -> Iterator[str]:

@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from persam_monai.clinical.cells import shown
 from persam_monai.clinical.names import name_fault
-from persam_monai.clinical.numbers import number_or_none
+from persam_monai.clinical.numbers import PLAIN_NUMBERS, NumberFormat, number_or_none
 from persam_monai.clinical.variables.base import Report
+from persam_monai.clinical.variables.cell_units import one_micro
 from persam_monai.clinical.variables.options import parse_codes, parse_sign
 
 _COMPARISONS = ("limit", "half")
+_EXPONENT = re.compile("[eE][+-]?[0-9]+")
 
 
 def parse_numeric(declaration: Mapping[str, Any], report: Report) -> dict[str, Any]:
@@ -53,6 +57,10 @@ def parse_numeric(declaration: Mapping[str, Any], report: Report) -> dict[str, A
 def _parse_range(value: object, report: Report) -> tuple[float, float] | None:
     """The two ends of a plausible range, or None after a report."""
     numbers = value if isinstance(value, list | tuple) else []
+    meant = [f"{shown(end)} is text to YAML: write {text}" for end in numbers if (text := _meant(end)) is not None]
+    if meant and len(numbers) == 2:
+        report("range", f"found {shown(value)}; {'; '.join(meant)}.")
+        return None
     if len(numbers) != 2 or any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
         report("range", f"found {shown(value)}; expected [lowest, highest], two plain numbers such as [0, 120].")
         return None
@@ -73,11 +81,24 @@ def _parse_units(value: object, unit: object, report: Report) -> dict[str, float
     units: dict[str, float] = {}
     for name, factor in value.items():
         fault = _unit_fault(name, factor, unit)
+        if fault is None and any(one_micro(name) == one_micro(other) for other in units):
+            fault = f"{name} stands twice, with the two signs for micro (µ); remove one."
         if fault is None:
             units[name] = float(factor)
         else:
             report("units", fault)
     return units
+
+
+def _meant(value: object) -> str | None:
+    """How YAML wants a number that it read as text, such as 1e3 or one in quotes; None for what is no such text."""
+    if not isinstance(value, str):
+        return None
+    for numbers in (PLAIN_NUMBERS, NumberFormat(",")):
+        number = number_or_none(value, numbers)
+        if number is not None:
+            return format(Decimal(f"{number:.15g}"), "f")  # YAML 1.1 reads 1e+20 as text too
+    return None
 
 
 def _unit_fault(name: object, factor: object, unit: object) -> str | None:
@@ -86,12 +107,17 @@ def _unit_fault(name: object, factor: object, unit: object) -> str | None:
         return f'found {shown(name)}; expected the name of a unit as text, such as "g/L".'
     if number_or_none(name) is not None:
         return f"found {shown(name)}, which is a number; expected the name of a unit, such as g/L."
+    if _EXPONENT.fullmatch(name):
+        return f"found {shown(name)}, which 5{name} has for its exponent; choose another spelling in table and schema."
     fault = name_fault(name)
     if fault is not None:
         return fault
+    meant = _meant(factor)
+    if meant is not None:
+        return f"found {shown(factor)} for {name}, which is text to YAML: write {meant}."
     number = None if isinstance(factor, str) else number_or_none(factor)
     if number is None or not 0 < number < math.inf:
         return f"found {shown(factor)} for {name}; expected the number, above 0, that its values are multiplied by."
-    if name == unit and number != 1:
+    if isinstance(unit, str) and one_micro(name) == one_micro(unit.strip()) and number != 1:
         return f"found {shown(factor)} for {name}, which is the variable's own unit; expected the factor 1."
     return None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from persam_monai.clinical.cells import shown
+from persam_monai.clinical.names import quotable
 from persam_monai.clinical.numbers import DECIMALS, THOUSANDS
 
 Fault = Callable[[str], None]
@@ -25,9 +26,8 @@ def parse_codes(declaration: Mapping[str, Any], report: Fault) -> tuple[str | fl
         if isinstance(item, str):
             codes.append(item)
         elif isinstance(item, bool) or not isinstance(item, int | float):
-            report(
-                f'found {_yaml(item)}, which YAML reads as neither number nor text; quote it, such as "{_yaml(item)}".'
-            )
+            cure = f'quote it, such as "{quotable(item)}"'
+            report(f"found {_yaml(item)}, which YAML reads as neither number nor text; {cure}.")
         elif not _finite(item):
             report(f"found {shown(item)}; expected finite numbers or texts, such as [-9, 999].")
         else:

@@ -51,7 +51,7 @@ def find_table(folder: Path, table: object = None) -> Path | None:
     if not is_null(table):
         return folder / str(table)
     try:
-        files = sorted(file for file in folder.iterdir() if file.stem == _STEM and file.is_file())
+        files = sorted(file for file in folder.iterdir() if file.stem == _STEM and os.path.isfile(file))
     except OSError as error:
         raise UserError(f"{folder}: the folder cannot be read: {error.strerror}.") from error
     found = [file for file in files if file.suffix.lower() in _READERS]
@@ -77,10 +77,11 @@ def read_table(path: Path, admit_uneven: bool = False) -> Table:
         UserError: if the file is missing, unreadable, of an unknown kind, not what its ending says, or without rows, or
             if rows differ in length from the header (all of them together).
     """
-    if not path.exists():
-        names = os.listdir(path.parent) if path.parent.is_dir() else []
+    if not os.path.exists(path):
+        names = os.listdir(path.parent) if os.path.isdir(path.parent) else []
+        names = [name for name in names if Path(name).suffix.lower() in _READERS]  # and not the name of a slide
         raise UserError(f"{path}: no such file; expected the cohort table.{did_you_mean(path.name, names)}")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path}: the table cannot be read: it is a folder; expected a file.")
     ending = path.suffix.lower()
     if ending not in _READERS:

@@ -15,7 +15,7 @@ from zipfile import BadZipFile, ZipFile
 
 import openpyxl
 
-from persam_monai.cohort.tables.table import ERROR_CURE, EXACT_DIGITS, CellFault, Table, assemble
+from persam_monai.cohort.tables.table import ERROR_CURE, CellFault, Table, assemble
 from persam_monai.errors import UserError
 
 SHEET = "cohort"
@@ -157,8 +157,6 @@ def _number(value: Any, form: str) -> object:
     if "%" in digits:
         cure = "a plain number: as a percentage Excel shows 100 times what it stores; format the column as numbers."
         return CellFault(f"{value * 100:.10g}%", cure)
-    if isinstance(value, int) and abs(value) >= 10**EXACT_DIGITS:
-        return float(value)  # which is what Excel knows of it: the digits after the fifteenth are lost
     text = "".join(quoted + escaped for quoted, escaped in _QUOTED.findall(seen)).strip()
     if any(sign.isalnum() or sign in "<>≤≥/^" for sign in text) or _THOUSANDTHS.search(digits):
         cure = (

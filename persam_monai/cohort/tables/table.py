@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
@@ -12,6 +14,12 @@ from typing import Any
 from persam_monai.errors import UserError
 
 _EXACT_DIGITS = 15  # of a number in Excel; an identifier with more of them has been rounded
+
+ERROR_CURE = "a value, and no error of Excel's; correct the formula, or empty the cell."
+"""What is expected in place of an error value such as ``#REF!``."""
+
+# 1.23457E+18, as spreadsheets and pandas write a long number into a text file; also with a decimal comma
+_SHORTENED = re.compile(r"[0-9]+(?:[.,][0-9]+[eE][+-]|[eE]\+)[0-9]{2,3}")
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,14 @@ def identifier_fault(cell: object) -> CellFault | None:
     if isinstance(cell, date | time | timedelta):
         cure = "text: the cell holds a date or time; format the column as text, then type the cell again."
         return CellFault(f"{cell}", cure)
+    if isinstance(cell, str) and any(unicodedata.category(sign) == "Cc" for sign in cell):
+        return CellFault(cell, "text in one line; take line breaks, tabs and other control characters out of the cell.")
+    if isinstance(cell, str) and _SHORTENED.fullmatch(cell):
+        cure = (
+            "text: a spreadsheet has taken the identifier for a number here and rounded it, so that different ones may "
+            "look the same; format the column as text, then bring the identifiers over again."
+        )
+        return CellFault(cell, cure)
     if isinstance(cell, float) and abs(cell) >= 10**_EXACT_DIGITS:
         cure = (
             f"text: numbers have been rounded to {_EXACT_DIGITS} digits here; format the column as text, then bring "

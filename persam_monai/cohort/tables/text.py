@@ -10,9 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from persam_monai.cohort.tables.table import Table, TableRow, check_filled
+from persam_monai.cohort.words import counted
 from persam_monai.errors import UserError
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+_UTF16 = 'UTF-16 text, not UTF-8 text; save it again as "CSV UTF-8" (Excel\'s "Unicode Text" is UTF-16)'
+_NO_TEXT = {
+    b"PK\x03\x04": "no text but an Excel workbook, or another zip file; give a workbook the ending .xlsx",
+    b"\xd0\xcf\x11\xe0": 'no text but an old Excel workbook; open it in Excel and save it as "CSV UTF-8"',
+    b"PAR1": "no text but a Parquet file; give it the ending .parquet",
+    b"\xff\xfe": _UTF16,
+    b"\xfe\xff": _UTF16,
+}
+"""How files begin that people give the ending of a text file."""
 
 # Excel's own note to itself in the first line of a file, which says what stands between the cells.
 _NOTE = re.compile(r'"?sep=(.)"?[ \t]*', re.IGNORECASE)
@@ -39,7 +50,7 @@ def read_text(path: Path) -> Table:
     )
     hint = f"a {SEPARATORS[separator]} inside a cell needs quotes around the cell"
     uneven = tuple(
-        (line, f"found {len(cells)} cells, expected {width} as in the header ({hint}).")
+        (line, f"found {counted(len(cells), 'cell')}, expected {width} as in the header ({hint}).")
         for line, cells in records[1:]
         if len(cells) != width
     )
@@ -48,8 +59,12 @@ def read_text(path: Path) -> Table:
 
 def _decoded(path: Path) -> str:
     """The file's text."""
+    content = path.read_bytes()
+    for begin, told in _NO_TEXT.items():
+        if content.startswith(begin):
+            raise UserError(f"{path}: the table is {told}.")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:  # UTF-16 without a mark is valid UTF-8, full of zeros

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the name of a column gives away: that it holds a person, a remark, or what came after the diagnosis."""
+
+from __future__ import annotations
+
+import re
+
+# Parts of a name, in lower case with ss for ß, wherever they stand in it. Better one variable too many set aside
+# (tumor_name, birth_weight), to be taken in by hand, than a patient shown in a draft.
+_PERSON = re.compile(
+    r"vorname|nachname|surname|forename|firstname|lastname|initial(s|en)|pseudonym"
+    r"|telefon|telephone|phone|e-?mail|adress|address|strasse|street|plz|postleit|postcode|postal|zipcode|wohnort"
+    r"|geburts|birth|arzt|ärzt|aerzt|doctor|doktor|physician|pathologe|pathologist|surgeon|chirurg|clinician|consultant"
+    r"|nummer|aktenzeichen|accession|passport|barcode|versichertennr"
+    r"|(case|patient|record|admission|insurance|security|specimen|sample|block|account|file)s?[ _.-]*(number|num)(?!s)"
+    r"|(fall|pat|patient|patienten|aufnahme|akten|journal|histo)[ _.-]*(nr|id)(?![a-zäöü])"
+)
+_PERSON_WORDS = frozenset(
+    {"mrn", "ssn", "nhs", "dob", "svnr", "zip", "city", "town", "ort", "fax", "mail", "handy", "gebdat"}
+    | {"dr", "gebdatum", "geb"}
+)
+_REMARK = re.compile(r"bemerk|anmerk|kommentar|remark(?!er)|comment|free[ _-]?text|freitext|notiz")
+_REMARK_WORDS = frozenset({"note", "notes"})
+
+_AFTERWARDS = re.compile(
+    r"surviv|überleb|ueberleb|vital[ _-]?stat|death|deceased|verstorben|todes|gestorben|follow[ _-]?up|nachsorge"
+    r"|relaps|rezidiv|recurren|progression|respon[sd]|remission|therap|treatment|behandlung|outcome"
+)
+_AFTERWARDS_WORDS = frozenset(
+    {"os", "pfs", "dfs", "efs", "rfs", "dss", "ttp", "tod", "dead", "died", "alive", "lebt", "event", "censored"}
+)
+
+
+def words_of(name: str) -> set[str]:
+    """The words of a column's name in lower case.
+
+    Example:
+        >>> sorted(words_of("dateOfBirth_2"))
+        ['birth', 'date', 'of']
+    """
+    apart = re.sub(r"(?<=[^\W\d_])(?<![A-ZÄÖÜ])(?=[A-ZÄÖÜ])", " ", name)
+    return set(re.findall(r"[^\W\d_]+", apart.casefold()))
+
+
+def personal(name: str) -> str | None:
+    """Why a column may tell who a patient is, or be free text, by its name alone; None if that says nothing."""
+    text, words = name.casefold(), words_of(name)
+    if _REMARK.search(text) or words & _REMARK_WORDS:
+        return "free text by its name; it stays out of a model"
+    if _PERSON.search(text) or words & _PERSON_WORDS or any(re.search(r"names?$|namen$", word) for word in words):
+        return "an identifier by its name; it stays out of a model"
+    return None
+
+
+def afterwards(name: str) -> bool:
+    """Whether a column is called like a treatment, an outcome or a follow-up."""
+    return bool(_AFTERWARDS.search(name.casefold()) or words_of(name) & _AFTERWARDS_WORDS)
