@@ -48,6 +48,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             partial.unlink()
 
 
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """A path from the root. ``..`` leads where the file system says, through links too; a file's own link stays.
+
+    Readers look at a link's name, not at its target's.
+    """
+    given = Path(path)
+    if ".." in given.parts:
+        given = Path(os.path.realpath(given.parent)) / given.name
+    return Path(os.path.abspath(given))
+
+
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write ``content`` as indented JSON, whole or not at all."""
     with replacing(path) as partial:

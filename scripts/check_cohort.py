@@ -8,6 +8,7 @@ import argparse
 import io
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from persam_monai.checking.records import describe_folds, describe_records, load_cohort
@@ -32,6 +33,17 @@ def main() -> None:
         sys.exit(f"Error: {error}")
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    """Reads a whole number of at least ``least``."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) < 2**32:
+            raise argparse.ArgumentTypeError(f"found {text}; expected a whole number from {least}")
+        return int(text)
+
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -48,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--inference", action="store_true", help="labels may be absent; nothing is said of what only a training minds"
     )
-    parser.add_argument("--folds", type=int, default=5, help="to draw, if the table has no column fold")
-    parser.add_argument("--seed", type=int, default=0, help="of that draw")
+    parser.add_argument("--folds", type=_at_least(3), default=5, help="to draw, if the table has no column fold")
+    parser.add_argument("--seed", type=_at_least(0), default=0, help="of that draw")
     return parser
 
 

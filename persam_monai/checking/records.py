@@ -191,7 +191,7 @@ def _remarks(cohort: Cohort, records: np.ndarray, inference: bool) -> Iterator[s
 def _coded(cells: int, variable: Variable, schema: ClinicalSchema) -> str:
     """That cells with a missing code count as missing: one of them may have been a value."""
     codes = dict.fromkeys((*variable.missing_codes, *schema.missing_codes))
-    listed = ", ".join(f"{code:g}" if isinstance(code, float) else str(code) for code in codes)
+    listed = ", ".join(f"{code:.15g}" if isinstance(code, float) else str(code) for code in codes)
     count = "1 cell holds a missing code and counts" if cells == 1 else f"{cells} cells hold a missing code and count"
     return f"{count} as missing (missing_codes: {listed})."
 

@@ -16,6 +16,7 @@ from persam_monai.cohort.problems import Problems
 from persam_monai.cohort.reading import RowReader
 from persam_monai.cohort.tables import TABLE_NAMES, Table
 from persam_monai.errors import UserError, did_you_mean, raise_together
+from persam_monai.files import absolute
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".dcm")
 
@@ -103,6 +104,9 @@ def _of_table(table: Table) -> list[SlideEntry]:
             problems.add(None, column, f"stands {table.columns.count(column)} times in the header; remove the others.")
     # The rules for these two columns are the cohort's own; it knows of no others here.
     usable = frozenset({"slide", "mpp"} & set(table.columns))
+    for column in usable & table.faults.keys():
+        fault = table.faults[column]
+        problems.add(None, column, f"found {fault.found}, expected {fault.expected}; write the column as one of these.")
     reader = RowReader(table, ClinicalSchema((), {}), usable, False, ".", problems)
     entries = [] if problems.found else [reader.read(row) for row in table.rows]
     raise_together(f"{table.path}: the cohort table needs correcting", problems.lines())
@@ -110,8 +114,7 @@ def _of_table(table: Table) -> list[SlideEntry]:
 
 
 def _entry(name: str, path: Path, mpp: float | None) -> SlideEntry:
-    path = Path(os.path.abspath(path))  # not resolved: readers look at a link's own name
-    return SlideEntry(name, path, "", None, np.empty(0, np.float32), mpp, None, 0)
+    return SlideEntry(name, absolute(path), "", None, np.empty(0, np.float32), mpp, None, 0)
 
 
 def _count(slides: int) -> str:

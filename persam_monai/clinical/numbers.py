@@ -94,7 +94,8 @@ def decimal_evidence(text: str) -> Literal[".", ",", "either"] | None:
 
     Returns:
         ``"."`` or ``","`` if it can only be that; ``"either"`` for the likes of ``1,200`` and ``1.200``, whose sign may
-        separate thousands; None if the cell shows no sign, separates nothing but thousands, or is no number.
+        separate thousands; None if the cell shows no sign, separates nothing but thousands, is no number,
+        or has a letter right behind the sign (``2.Mai``).
 
     Example:
         >>> [decimal_evidence(cell) for cell in ("<1,5", "0.250 U/L", "1,200", "12")]
@@ -106,6 +107,8 @@ def decimal_evidence(text: str) -> Literal[".", ",", "either"] | None:
         return None
     if _EITHER.fullmatch(number) and not match["exponent"]:
         return "either"
+    if number[-1] in DECIMALS and match.string[match.end("number") :][:1].isalpha() and not match["exponent"]:
+        return None  # 2.Mai: a full stop or comma of the text
     signs = [character for character in number if character in DECIMALS]
     if not signs or signs.count(signs[-1]) > 1:  # a sign that stands twice separates thousands, or a date
         return None

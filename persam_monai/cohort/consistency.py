@@ -88,12 +88,15 @@ def _is_dash(sign: str) -> bool:
 
 def _check_slides(entries: Sequence[SlideEntry], problems: Problems) -> None:
     """Each slide file stands in one row, under whatever name."""
-    row_of: dict[str, int] = {}
+    first_of: dict[str, SlideEntry] = {}
     for entry in entries:
-        file = os.path.realpath(entry.path)  # two links to one file are one slide
-        if entry.slide and row_of.setdefault(file, entry.row) != entry.row:
-            where = f"is in row {row_of[file]} already; remove one row."
+        first = first_of.setdefault(os.path.realpath(entry.path), entry)  # two links to one file are one slide
+        if entry.slide and first is not entry:
+            where = f"is in row {first.row} already; remove one row."
             told = f'found "{entry.slide}", which {where}'
+            if first.slide != entry.slide:
+                where = f"is in row {first.row} already, under another name or by a link; remove one row."
+                told = f'found "{entry.slide}", which is in row {first.row} already as "{first.slide}"; remove one row.'
             problems.add(entry.row, "slide", told, f"expected a slide that stands in no other row; this one {where}")
 
 

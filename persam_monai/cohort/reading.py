@@ -20,8 +20,9 @@ from persam_monai.cohort.entry import SlideEntry, parse_fold
 from persam_monai.cohort.problems import Problems
 from persam_monai.cohort.report import raise_problems
 from persam_monai.cohort.tables import CellFault, Table, TableRow
-from persam_monai.cohort.tables.table import ERROR_CURE, as_text, identifier_fault
+from persam_monai.cohort.tables.table import ERROR_CURE, as_text, identifier_fault, tidy
 from persam_monai.errors import did_you_mean
+from persam_monai.files import absolute
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +103,7 @@ class RowReader:
         slide = self.identifier(row, "slide")
         return SlideEntry(
             slide=slide,
-            # not resolve(): readers look at a link's name, not its target's
-            path=Path(os.path.abspath(self.folder / slide)),
+            path=absolute(self.folder / slide),
             patient_id=self.identifier(row, "patient_id"),
             label=self.label(row),
             clinical=clinical,
@@ -143,8 +143,9 @@ class RowReader:
     def label(self, row: TableRow) -> int | None:
         """The label's index, or None."""
         text, classes = self.name(row, "label"), self.schema.classes
-        if text in classes:
-            return classes.index(text)
+        place = _class_of(text, classes)
+        if place is not None:
+            return place
         if "label" not in self.usable or self.problems.touch(row.line, "label"):
             return None
         if self.require_labels or not is_missing(text):
@@ -184,6 +185,15 @@ class RowReader:
         if fold is None:
             self.problems.add_cell(row.line, "fold", cell, "a whole number from 0, such as 0 or 4; correct the cell.")
         return fold
+
+
+def _class_of(text: str, classes: Sequence[str]) -> int | None:
+    """Which class a label is, however its accents and spaces are put together; pandas writes 1.0 for the class 1."""
+    for spelling in (text, tidy(text), text.removesuffix(".0")):
+        for place, name in enumerate(classes):
+            if spelling == name or spelling == tidy(name):
+                return place
+    return None
 
 
 def _check_slide_files(entries: Sequence[SlideEntry], problems: Problems) -> None:

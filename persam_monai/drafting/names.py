@@ -17,8 +17,9 @@ _PERSON = re.compile(
 )
 _PERSON_WORDS = frozenset(
     {"mrn", "ssn", "nhs", "dob", "svnr", "zip", "city", "town", "ort", "fax", "mail", "handy", "gebdat"}
-    | {"dr", "gebdatum", "geb"}
+    | {"gebdatum", "geb"}
 )
+_DOCTOR = re.compile(r"(?:.*[\W_])?(?<!hla[\W_])dr(?![^\W_])")  # and neither HLA-DR nor DR3
 _REMARK = re.compile(r"bemerk|anmerk|kommentar|remark(?!er)|comment|free[ _-]?text|freitext|notiz")
 _REMARK_WORDS = frozenset({"note", "notes"})
 
@@ -38,8 +39,12 @@ def words_of(name: str) -> set[str]:
         >>> sorted(words_of("dateOfBirth_2"))
         ['birth', 'date', 'of']
     """
-    apart = re.sub(r"(?<=[^\W\d_])(?<![A-ZÄÖÜ])(?=[A-ZÄÖÜ])", " ", name)
-    return set(re.findall(r"[^\W\d_]+", apart.casefold()))
+    return set(re.findall(r"[^\W\d_]+", _apart(name)))
+
+
+def _apart(name: str) -> str:
+    """A name in lower case, with a space before each word that begins with a capital only."""
+    return re.sub(r"(?<=[^\W\d_])(?<![A-ZÄÖÜ])(?=[A-ZÄÖÜ])", " ", name).casefold()
 
 
 def personal(name: str) -> str | None:
@@ -47,7 +52,8 @@ def personal(name: str) -> str | None:
     text, words = name.casefold(), words_of(name)
     if _REMARK.search(text) or words & _REMARK_WORDS:
         return "free text by its name; it stays out of a model"
-    if _PERSON.search(text) or words & _PERSON_WORDS or any(re.search(r"names?$|namen$", word) for word in words):
+    named = _DOCTOR.match(_apart(name)) or any(re.search(r"names?$|namen$", word) for word in words)
+    if named or _PERSON.search(text) or words & _PERSON_WORDS:
         return "an identifier by its name; it stays out of a model"
     return None
 

@@ -12,11 +12,13 @@ from persam_monai.clinical.numbers import DECIMALS, THOUSANDS, NumberFormat, dec
 from persam_monai.drafting.columns import Cell, Column
 
 # Sign, number, unit. A unit has no space in it. Right behind the number it begins with a letter and is longer than that
-# (3a is a grade), or with a per cent or degree sign; after a space it may also be a single letter, /nL or 10^9/L.
+# (3a is a grade), with a per cent or degree sign, or with a slash, as 5/nL and 5/L do (but 4711/B20 and 12/Mar/20, with
+# two digits in a row, are no numbers, and 3/a is none either); after a space it may also be a single letter or 10^9/L.
 _PARTS = re.compile(
     r"(?P<sign><=|>=|[<>≤≥])?\s*"
     r"(?P<number>[+-]?[0-9.,](?:[0-9.,]|[ '\u00a0\u202f\u2009\u2019](?=[0-9]{3}(?![0-9])))*(?:[eE][+-]?[0-9]+)?)"
-    r"(?:\s*(?P<near>[%‰°]\S{0,14}|[^\W\d_]\S{1,14})|\s+(?P<apart>[/×]?[^\W\d_]\S{0,14}|[x×]?10[\^*]\S{1,12}))?"
+    r"(?:\s*(?P<near>[%‰°]\S{0,14}|/(?!\S*\d\d)(?:[Lldh]|[^\W\d_]\S{1,13})|[^\W\d_]\S{1,14})"
+    r"|\s+(?P<apart>[/×]?[^\W\d_]\S{0,14}|[x×]?10[\^*]\S{1,12}))?"
 )
 
 _LARGEST = 1e38  # beyond it a record, in 32-bit floating point, has no room

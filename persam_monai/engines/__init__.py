@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the configs run: training, evaluating, inference."""
 
-from persam_monai.engines.evaluation import evaluate, new_slides, predict
+from persam_monai.engines.evaluation import evaluate, predict
+from persam_monai.engines.new_slides import new_slides
 from persam_monai.engines.outputs import folds_of, folds_to_go_on_with
 from persam_monai.engines.training import describe, provenance, train
 from persam_monai.engines.wrapper import AttendingNetwork

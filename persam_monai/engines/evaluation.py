@@ -4,20 +4,15 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
 from persam_monai.clinical import ClinicalSchema
-from persam_monai.cohort import Cohort, SlideEntry, Split, find_table
-from persam_monai.cohort.tables import TABLE_NAMES
+from persam_monai.cohort import Split
 from persam_monai.data import BagDataset
 from persam_monai.engines.outputs import make_writable
 from persam_monai.engines.training import report_skipped
@@ -26,7 +21,6 @@ from persam_monai.files import write_json
 from persam_monai.handlers import MLflowRun, PredictionSaver
 from persam_monai.metrics import Votes, always, report
 from persam_monai.model import ModelCard, load_weights
-from persam_monai.settings import is_null
 
 logger = logging.getLogger(__name__)
 
@@ -103,72 +97,6 @@ def predict(
     evaluator.run()
     report_skipped([dataset], tracking)
     logger.info("Wrote %s.", saver.folder / "predictions.csv")
-
-
-def new_slides(
-    card: ModelCard,
-    dataset_dir: str,
-    table: str | None = None,
-    slide: str | None = None,
-    record: Mapping[str, Any] | None = None,
-    slide_mpp: float | None = None,
-    problems_file: str | None = None,
-) -> Cohort:
-    """The slides to predict, with their records as the model's own schema reads them.
-
-    Args:
-        card: of the trained model.
-        dataset_dir: folder of the table.
-        table: its name (``None``: the only ``cohort.*`` there is); the ``label`` column may be absent.
-        slide: one slide instead of a table.
-        record: the clinical record that goes with ``slide``, variable name to value; absent variables are missing.
-        slide_mpp: µm per level-0 pixel of ``slide`` if the file does not say.
-        problems_file: where the problems of the table are listed, if it has any.
-
-    Raises:
-        UserError: if neither can be read.
-    """
-    if is_null(slide):
-        if not is_null(record):
-            raise UserError("--record goes with --slide; for many slides put the records into the table.")
-        found = find_table(Path(str(dataset_dir)), table)
-        if found is None:
-            raise UserError(
-                f"{dataset_dir}: found no cohort table, expected one of {', '.join(TABLE_NAMES)}. Put it there, or "
-                "name it with --table."
-            )
-        try:
-            return Cohort.load(found, card.schema, require_labels=False, problems_file=problems_file)
-        except UserError as error:
-            raise UserError(
-                f"{error}\nThe schema is the model's own, in {card.path.with_suffix('.json')}; a clinical.yaml beside "
-                "the table is not read. Correct the cells, or leave them empty where the value is not known."
-            ) from error
-    path = Path(os.path.abspath(str(slide)))  # not resolved: readers look at a link's own name
-    if not os.path.isfile(path):
-        raise UserError(f"--slide {slide}: there is no such file.")
-    if is_null(record):
-        logger.warning("No --record is given: the model predicts from the slide alone, all clinical values missing.")
-    values = {} if is_null(record) else _record(record)
-    clinical = card.schema.encode(values, "--record")
-    slide_mpp = None if is_null(slide_mpp) else slide_mpp
-    return Cohort(
-        (SlideEntry(str(slide), path, path.stem, None, clinical, slide_mpp, None, 1),), card.schema, "--slide"
-    )
-
-
-def _record(typed: object) -> Mapping[str, Any]:
-    """A record from the command line. Python Fire leaves as text what it cannot read, such as ``{albumin: 40 g/L}``."""
-    found = typed
-    if isinstance(typed, str):
-        with suppress(yaml.YAMLError):
-            found = yaml.load(typed, Loader=yaml.BaseLoader)  # which makes no truth values and dates of words
-    if not isinstance(found, Mapping):
-        raise UserError(
-            f'--record is {typed!r}; expected values by name, such as --record "{{age: 61, sex: female}}". Values with '
-            "signs need quotes: \"{albumin: '40 g/L', crp: '<5'}\"."
-        )
-    return found
 
 
 def _check_same_cohort(card: ModelCard, schema: ClinicalSchema, provenance: Mapping[str, Any]) -> None:

@@ -163,6 +163,21 @@ def test_numbers_that_yaml_reads_otherwise_are_told(path: Path, keys: str, told:
     assert message.count("\n") == 1  # and told once
 
 
+@pytest.mark.parametrize("name", ["010", "0x1F", "1_0", "+5", "1:30", "1.50"])
+def test_names_that_yaml_takes_for_another_number_are_told(path: Path, name: str) -> None:  # S1
+    told = f'{name}: found the name {name}, which YAML takes for another number; put it in quotes ("{name}").'
+    message = complaint(path, GOOD.replace("ldh:", f"{name}:"))
+    assert message.splitlines()[1:] == [f"  - line 9, groups.blood.{told}"]
+    message = complaint(path, GOOD.replace("blood:", f"{name}:"))
+    assert message.splitlines()[1:] == [f"  - line 8, groups.{told}"]
+
+
+@pytest.mark.parametrize("name", ["10", "0", "-9", "'010'", "08"])
+def test_names_that_keep_their_digits_are_fine(path: Path, name: str) -> None:
+    path.write_text(GOOD.replace("ldh:", f"{name}:"), encoding="utf-8")
+    assert ClinicalSchema.load(path).variable_names[-1] == name.strip("'")
+
+
 @pytest.mark.parametrize("keys", ["decimal: .", "range: [-1_000, +5.5e+3], missing_codes: [-9, +9, .5]"])
 def test_what_yaml_reads_as_a_person_does_is_fine(path: Path, keys: str) -> None:
     path.write_text(numeric(keys), encoding="utf-8")

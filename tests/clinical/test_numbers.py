@@ -20,6 +20,8 @@ from persam_monai.clinical import CellError, ClinicalSchema, NumberFormat, decim
         *((text, "either") for text in ("1,200", "1.200", "-12.345", "<= 999,999 mg/dL", " 1,200%")),
         *((text, None) for text in ("", "12", "-", ".", "NA", "3 kg", "1,234,567", "01.02.2020", "Dr. No", "1.5-2.0")),
         *((text, None) for text in ("2024-03-01", "1,5,2", "1_0.5", "<NA>", "x1,5", "1.000.000")),
+        *((text, None) for text in ("2.Mai", "3,x", "<2.Mai", "1.234,x", "2.\u00b5g", "2.e")),
+        *((text, ".") for text in ("2. g/L", "2.e3", "2.5g/L")),
     ],
 )
 def test_a_cell_shows_the_decimal_sign_it_can_only_have(text: str, sign: str | None) -> None:
@@ -66,7 +68,10 @@ def test_nothing_is_undecided_where_the_schema_declares_the_sign() -> None:
     ("declared", "cell", "described"),
     [
         ({"unit": "g", "units": {"g": 1, "kg": 1000}}, "0.009 kg", "9 g"),
-        ({"unit": "g", "units": {"kg": 1000}}, "0.009 kg", "9.000000000000002"),
+        ({"unit": "g", "units": {"kg": 1000}}, "0.009 kg", "9 g"),
+        ({"unit": " g ", "units": {"kg": 1000}}, "0.009 kg", "9 g"),
+        ({"unit": "\u00b5g", "units": {"\u03bcg": 1, "mg": 1000}}, "0.009 mg", "9 \u00b5g"),
+        ({"unit": "g", "units": {"kg": 1000}, "missing_codes": [9, "9 g"]}, "0.009 kg", "9.000000000000002"),
         ({"comparisons": "half", "range": [0, 9]}, "<18", "8.999999999999998"),
     ],
 )

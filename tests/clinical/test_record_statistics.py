@@ -184,3 +184,14 @@ def test_rounding_does_not_hide_what_is_far_outside() -> None:
     assert statistics.warnings(schema, np.array([7.42 + 0.9 * deviation], np.float32)) == []
     (warning,) = statistics.warnings(schema, np.array([7.42 + 1.6 * deviation], np.float32))
     assert "far outside" in warning
+
+
+@pytest.mark.parametrize("unit", ["g/L", " g/L "])
+def test_a_unit_stands_once_behind_a_value_that_looks_like_a_missing_code(unit: str) -> None:
+    variable = {"kind": "numeric", "unit": unit, "units": {"g/dL": 10}, "missing_codes": [120]}
+    schema = ClinicalSchema.from_dict({"classes": ["a", "b"], "groups": {"g": {"x": variable}}})
+    statistics = RecordStatistics.fit(schema, np.array([[10.0], [20.0]], np.float32))
+    vector = schema.encode({"x": "12 g/dL"}, "here")
+    assert schema.describe(vector) == {"x": "120 g/L"}
+    told = "x: 120 g/L is far outside the training range 10 to 20 g/L; is the unit right?"
+    assert statistics.warnings(schema, vector) == [told]

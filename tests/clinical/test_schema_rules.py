@@ -32,6 +32,7 @@ FAULTS: list[tuple[str, str, list[str]]] = [
     ("S1", "classes: [a, b\n", ["not valid YAML: line 2", "expected"]),
     ("S1", schema("x: {kind: numeric, unit: %}"), ["not valid YAML: line 3", "Quote text"]),
     ("S1", schema(NUMBER, NUMBER), ["line 4, groups.g.x: stands in line 3 already", "rename or remove"]),
+    ("S1", schema("010: {kind: numeric}"), ["line 3, groups.g.010: found the name 010", 'put it in quotes ("010")']),
     ("S1", schema("x: {kind: numeric, kind: binary}"), ["line 3, groups.g.x.kind: stands in line 3 already"]),
     ("S2", schema(NUMBER, top="missing: learned"), ["line 5, missing: unknown key", "--missing learned"]),
     ("S2", schema(NUMBER, top="clases: [a, b]"), ["line 5, clases: unknown key", 'Did you mean "classes"?']),

@@ -21,7 +21,9 @@ from tests.cohort.making import write_excel
 CELLS: list[list[Any]] = [["patient_id", "slide", "label", "age"], ["P1", "1.svs", "A", 52]]
 
 
-@pytest.mark.parametrize("form", ['0.0" g/dL"', '"<"0.0', "#,##0,", '"P"000', "0.0%", r"0\ \m\g"])
+@pytest.mark.parametrize(
+    "form", ['0.0" g/dL"', '"<"0.0', "#,##0,", '"P"000', "0.0%", r"0\ \m\g", r"0\.0", ";;;", '[>9]"high";0']
+)
 def test_a_number_that_excel_shows_as_something_else_is_not_read(tmp_path: Path, form: str) -> None:
     book = openpyxl.Workbook()
     for cells in CELLS:
@@ -33,7 +35,29 @@ def test_a_number_that_excel_shows_as_something_else_is_not_read(tmp_path: Path,
     assert "format the column as numbers" in row.cells["age"].expected
 
 
-@pytest.mark.parametrize("form", ["General", "0.00", "#,##0.0", '_-* #,##0.00\\ "€"_-', "[Red]0.0", "0.00E+00"])
+@pytest.mark.parametrize(("value", "read"), [(5.2, True), (-5.2, True), (0, False)])
+def test_the_part_of_a_format_counts_that_shows_the_number(tmp_path: Path, value: float, read: bool) -> None:
+    book = openpyxl.Workbook()
+    for cells in [CELLS[0], [*CELLS[1][:3], value]]:
+        book.active.append(cells)
+    book.active["D2"].number_format = '0.0;-0.0;"n/a"'
+    book.save(tmp_path / "cohort.xlsx")
+    (row,) = read_table(tmp_path / "cohort.xlsx").rows
+    assert (row.cells["age"] == value) == read
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "General",
+        "0.00",
+        '_(* #,##0.0_);_(* (#,##0.0);_(* "-"??_)',
+        "#,##0.0",
+        '_-* #,##0.00\\ "€"_-',
+        "[Red]0.0",
+        "0.00E+00",
+    ],
+)
 def test_a_number_in_an_ordinary_format_is_read(tmp_path: Path, form: str) -> None:
     book = openpyxl.Workbook()
     for cells in CELLS:

@@ -18,6 +18,7 @@ AGE = {"age": [str(40 + i % 9) for i in range(ROWS)]}
     [
         *("Name", "Vorname", "NACHNAME", "Patientenname", "PatName", "patient_name", "tumor_name", "Surname"),
         *("Hausarzt", "Überweisender Ärztin", "doctor2", "Pathologist", "treatingPhysician", "dr"),
+        *("dr_name", "Dr. med", "DrMed", "DR_2"),
         *(
             "PLZ",
             "Telefon2",
@@ -61,6 +62,7 @@ def test_a_column_called_so_is_set_aside_and_shown_nowhere(drafted: Draft, name:
             "pathological_t",
         ),
         *("eventration", "hepatoid", "photo", "zipper", "sport"),
+        *("HLA-DR", "HLA_DR", "hlaDR", "HLA DR", "DR3", "DRB1", "drug"),
     ],
 )
 def test_clinical_names_say_nothing_of_persons_or_outcomes(name: str) -> None:

@@ -39,11 +39,49 @@ def test_leaks_are_judged_by_class_and_not_by_spelling(drafted: Draft) -> None:
     assert "bcl6" not in draft.variables
 
 
-@pytest.mark.parametrize("labels", [("HER2+", "HER2-"), ("<5", ">5"), ("1.5", "15"), ("T1", "T2"), ("A+", "A")])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        *[("HER2+", "HER2-"), ("<5", ">5"), ("1.5", "15"), ("T1", "T2"), ("A+", "A"), ("~A", "A"), ("!A", "A")],
+        *[("-1", "1"), ("−1", "1"), ("–1", "1"), ("1-2", "12"), ("1/2", "12"), ("1_2", "12"), ("x -1", "x 1")],
+        *[("A/B", "AB"), ("¬A", "A"), ("ER- PR+", "ER PR+")],
+    ],
+)
 def test_signs_that_mean_something_keep_classes_apart(labels: tuple[str, ...]) -> None:
     found = one_spelling(Counter(labels))
     assert set(found.chosen.values()) == set(labels)
     assert not found.notes
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("HER2-low", "HER2 low", "HER2_low", "her2/low", "HER2 – low", "HER2 (low)"),
+        ("1-2", "1–2", "1 - 2"),
+        ("-1", "−1", "- 1"),
+        ("HER2-", "HER2 -", "HER2−"),
+        ("DLBCL", "DLBCL ?", "D.L.B.C.L."),
+    ],
+)
+def test_punctuation_without_meaning_does_not(labels: tuple[str, ...]) -> None:
+    found = one_spelling(Counter({label: len(labels) - place for place, label in enumerate((*labels, "another"))}))
+    assert found.chosen == {**dict.fromkeys(labels, labels[0]), "another": "another"}
+    assert len(found.notes) == 1
+
+
+@pytest.mark.parametrize("labels", [("-1", "1"), ("1-2", "12"), ("A/B", "AB"), ("~A", "A")])
+def test_a_table_of_two_classes_that_a_sign_tells_apart_is_drafted(drafted: Draft, labels: tuple[str, str]) -> None:
+    draft = drafted({"label": list(labels) * 12, "age": [str(40 + i % 9) for i in range(24)]})
+    assert set(draft.cohort().schema.classes) == set(labels)
+
+
+def test_classes_are_left_apart_rather_than_be_a_single_one(drafted: Draft) -> None:
+    labels = ["F.L."] * 8 + ["FL"] * 12 + ["fl"] * 4
+    draft = drafted({"label": labels, "age": [str(40 + i % 9) for i in range(24)]})
+    text = " ".join(draft.text.replace("\n# ", " ").split())
+    assert "Patients: F.L. 8, FL 16." in text
+    assert "FL and F.L., fl differ in case, spaces or punctuation alone: one class?" in text
+    assert "leave the classes as they are" in text
 
 
 def test_one_class_in_two_spellings_is_not_two(drafted: Draft) -> None:

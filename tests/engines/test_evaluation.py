@@ -183,6 +183,15 @@ def test_one_slide_with_its_record_is_a_cohort(cohort: Cohort, card: ModelCard, 
     np.testing.assert_array_equal(entry.clinical, schema.encode({"age": 61, "sex": "female"}, ""))
 
 
+def test_a_record_that_python_fire_cannot_read_means_the_same(cohort: Cohort, card: ModelCard) -> None:
+    path = str(cohort.entries[0].path)
+    (typed,) = new_slides(card, "nowhere", slide=path, record={"age": 61.5, "sex": "female"})
+    (text,) = new_slides(card, "nowhere", slide=path, record=cast(Any, "{age: 61.5, sex: female, ldh: }"))
+    np.testing.assert_array_equal(typed.clinical, text.clinical)
+    with pytest.raises(UserError, match="250 U/L"):
+        new_slides(card, "nowhere", slide=path, record=cast(Any, "{age: 61.5, ldh: 250 U/L}"))
+
+
 def test_a_slide_without_record_is_predicted_with_a_warning(
     cohort: Cohort, card: ModelCard, caplog: pytest.LogCaptureFixture
 ) -> None:

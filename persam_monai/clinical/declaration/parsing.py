@@ -127,6 +127,8 @@ class _Parser:
         return KINDS[kind].parse(str(name), declaration, lambda key, text: self.report((*path, key), text))
 
     def report_name(self, path: KeyPath, name: object) -> None:
+        if isinstance(name, float) and path in self.document.lines:
+            return  # misread_numbers has told it
         fault = name_fault(name, self.document.written.get(path))
         if fault:
             self.report(path, f"bad name: {fault}")

@@ -54,7 +54,9 @@ def _quoted(variable: Variable, cell: str) -> str:
     """A value as sentences show it: a number with its unit, a level in quotes."""
     if not isinstance(variable, NumericVariable):
         return f'"{cell}"'
-    return f"{cell} {variable.unit}" if variable.unit else cell
+    unit = (variable.unit or "").strip()
+    # A cell that would be a missing code without its unit has it already.
+    return f"{cell} {unit}" if unit and not cell.endswith(f" {unit}") else cell
 
 
 def _written(variable: Variable, value: float) -> str:

@@ -18,7 +18,7 @@ from persam_monai.clinical.cells import CODE_CURE, CellError, plain_minus
 from persam_monai.clinical.numbers import NumberFormat, parse_number, read_text
 from persam_monai.clinical.rules import PLAIN_RULES, CellRules
 from persam_monai.clinical.variables.base import Report, Variable
-from persam_monai.clinical.variables.cell_units import admitted, split, unit_error, without
+from persam_monai.clinical.variables.cell_units import admitted, one_micro, split, unit_error, without
 from persam_monai.clinical.variables.numeric_keys import parse_numeric
 
 _COMPARED = re.compile(r"(<=|>=|[<>≤≥])\s*(.*)", re.DOTALL)
@@ -181,7 +181,12 @@ class NumericVariable(Variable):
         if not self.is_missing(float(text), rules):
             return write(text)
         # A unit or a comparison sign made this value; on its own it would be a missing code.
-        return f"{write(text)} {self.unit}" if self.unit in self.units else write(self.text(numbers[0], rules))
+        own = (self.unit or "").strip()
+        if one_micro(own) in map(one_micro, self.admitted_units):
+            cell = f"{write(text)} {own}"
+            if not self.is_missing(cell, rules):
+                return cell
+        return write(self.text(numbers[0], rules))
 
     def text(self, encoded: float, rules: CellRules | None = None) -> str:
         """The shortest text, with a decimal point, of a value that is encoded as this number.

@@ -15,6 +15,7 @@ from zipfile import BadZipFile, ZipFile
 
 import openpyxl
 
+from persam_monai.cohort.tables.formats import format_fault, sections
 from persam_monai.cohort.tables.table import ERROR_CURE, CellFault, Table, assemble
 from persam_monai.errors import UserError
 
@@ -27,11 +28,6 @@ _BROKEN = (
 )
 _STALE = re.compile(rb"""fullCalcOnLoad\s*=\s*["'](?:1|true)["']""")
 _FORMULA = re.compile(rb"<(?:\w+:)?f[\s/>]")
-# Number formats (ECMA-376 part 1, 18.8.31): conditions and colours, padding, text that is shown as it is, and commas
-# behind the digits, each of which divides by 1000.
-_UNSEEN = re.compile(r"\[[^\]]*\]|[_*].")
-_QUOTED = re.compile(r'"([^"]*)"|\\(.)')
-_THOUSANDTHS = re.compile(r"[0#?],+(?![0#?,])")
 _EXACT = 10**15  # Excel keeps 15 digits of a number
 _NOT_CALCULATED = CellFault(
     "a formula that was never calculated",
@@ -152,18 +148,10 @@ def _cell(cell: Any, formula: bool, stale: bool) -> object:
 
 def _number(value: Any, form: str) -> object:
     """A number, unless its format shows a person something else."""
-    seen = _UNSEEN.sub("", form.split(";")[0])
-    digits = _QUOTED.sub("", seen)
-    if "%" in digits:
-        cure = "a plain number: as a percentage Excel shows 100 times what it stores; format the column as numbers."
-        return CellFault(f"{value * 100:.10g}%", cure)
-    text = "".join(quoted + escaped for quoted, escaped in _QUOTED.findall(seen)).strip()
-    if any(sign.isalnum() or sign in "<>≤≥/^" for sign in text) or _THOUSANDTHS.search(digits):
-        cure = (
-            "a plain number or text: the cell's format makes Excel show more than it stores; format the column as "
-            "numbers, or as text and type the cells again."
-        )
-        return CellFault(f"{value:.10g} in the format {form}", cure)
+    faults = (format_fault(section, value) for section in sections(form, value))
+    fault = next((fault for fault in faults if fault is not None), None)
+    if fault is not None:
+        return fault
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _EXACT:
         return float(value)  # so that nobody takes it for exact
     return value

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from persam_monai.cohort.tables.table import CellFault, Table, TableRow, check_filled
+from persam_monai.cohort.tables.table import CellFault, Table, TableRow, check_filled, tidy
 from persam_monai.errors import UserError
 
 _PLAIN = (str, bool, int, float)
@@ -40,7 +40,7 @@ def read_parquet(path: Path) -> Table:
 def _read(path: Path) -> Table:
     with pq.ParquetFile(path) as file:
         content = file.read()
-    names = tuple(name.strip() for name in content.column_names)
+    names = tuple(tidy(name) for name in content.column_names)
     faults: dict[str, CellFault] = {}
     columns: list[list[object]] = []
     for name, column, field in zip(names, content.columns, content.schema, strict=True):

@@ -92,6 +92,12 @@ def as_text(cell: object) -> str:
     return str(cell)
 
 
+def tidy(name: str) -> str:
+    """A name without signs that nobody sees, with single spaces, and with its accents put together in one way."""
+    seen = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
+    return " ".join(unicodedata.normalize("NFC", seen).split())
+
+
 def identifier_fault(cell: object) -> CellFault | None:
     """Why a cell cannot name a patient, a slide or a label although something stands in it, or None."""
     if isinstance(cell, date | time | timedelta):
@@ -130,7 +136,7 @@ def assemble(path: Path, records: Iterable[tuple[int, Sequence[Any]]], **more: A
     """
     filled = ((line, cells) for line, cells in records if any(cell not in (None, "") for cell in cells))
     _, header = next(filled, (0, ()))
-    names = tuple(cell.found if isinstance(cell, CellFault) else as_text(cell) for cell in header)
+    names = tuple(tidy(cell.found if isinstance(cell, CellFault) else as_text(cell)) for cell in header)
     named = [(index, name) for index, name in enumerate(names) if name]
     rows = []
     for line, cells in filled:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from persam_monai.cohort.tables.table import Table, TableRow, check_filled
+from persam_monai.cohort.tables.table import Table, TableRow, check_filled, tidy
 from persam_monai.cohort.words import counted
 from persam_monai.errors import UserError
 
@@ -40,7 +40,7 @@ def read_text(path: Path) -> Table:
     note = _NOTE.fullmatch(first)
     separator = _noted(path, note) if note else _separator(path, text)
     records = [(line, cells) for line, cells in _records(path, text, separator) if not (note and line == 1)]
-    header = records[0][1] if records else []
+    header = [tidy(name) for name in records[0][1]] if records else []
     width = len(header)
     check_filled(path, header, records[1:])
     rows = tuple(

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an inference is asked about: a table of new slides, or one slide and its record."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from persam_monai.cohort import Cohort, SlideEntry, find_table
+from persam_monai.cohort.tables import TABLE_NAMES
+from persam_monai.errors import UserError
+from persam_monai.files import absolute
+from persam_monai.model import ModelCard
+from persam_monai.settings import is_null
+
+logger = logging.getLogger(__name__)
+
+
+class _Record(yaml.BaseLoader):
+    """Reads a record as Python Fire does: numbers without quotes are numbers, everything else is text."""
+
+
+_Record.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?\Z"),
+    list("+-0123456789"),
+)
+_Record.add_constructor("tag:yaml.org,2002:float", lambda loader, node: float(node.value))
+
+
+def new_slides(
+    card: ModelCard,
+    dataset_dir: str,
+    table: str | None = None,
+    slide: str | None = None,
+    record: Mapping[str, Any] | None = None,
+    slide_mpp: float | None = None,
+    problems_file: str | None = None,
+) -> Cohort:
+    """The slides to predict, with their records as the model's own schema reads them.
+
+    Args:
+        card: of the trained model.
+        dataset_dir: folder of the table.
+        table: its name (``None``: the only ``cohort.*`` there is); the ``label`` column may be absent.
+        slide: one slide instead of a table.
+        record: the clinical record that goes with ``slide``, variable name to value; absent variables are missing.
+        slide_mpp: µm per level-0 pixel of ``slide`` if the file does not say.
+        problems_file: where the problems of the table are listed, if it has any.
+
+    Raises:
+        UserError: if neither can be read.
+    """
+    if is_null(slide):
+        if not is_null(record):
+            raise UserError("--record goes with --slide; for many slides put the records into the table.")
+        found = find_table(Path(str(dataset_dir)), table)
+        if found is None:
+            raise UserError(
+                f"{dataset_dir}: found no cohort table, expected one of {', '.join(TABLE_NAMES)}. Put it there, or "
+                "name it with --table."
+            )
+        try:
+            return Cohort.load(found, card.schema, require_labels=False, problems_file=problems_file)
+        except UserError as error:
+            raise UserError(
+                f"{error}\nThe schema is the model's own, in {card.path.with_suffix('.json')}; a clinical.yaml beside "
+                "the table is not read. Correct the cells, or leave them empty where the value is not known."
+            ) from error
+    path = absolute(str(slide))
+    if not os.path.isfile(path):
+        raise UserError(f"--slide {slide}: there is no such file.")
+    if is_null(record):
+        logger.warning("No --record is given: the model predicts from the slide alone, all clinical values missing.")
+    values = {} if is_null(record) else _record(record)
+    clinical = card.schema.encode(values, "--record")
+    slide_mpp = None if is_null(slide_mpp) else slide_mpp
+    return Cohort(
+        (SlideEntry(str(slide), path, path.stem, None, clinical, slide_mpp, None, 1),), card.schema, "--slide"
+    )
+
+
+def _record(typed: object) -> Mapping[str, Any]:
+    """A record from the command line. Python Fire leaves as text what it cannot read, such as ``{albumin: 40 g/L}``."""
+    found = typed
+    if isinstance(typed, str):
+        with suppress(yaml.YAMLError):
+            found = yaml.load(typed, Loader=_Record)
+    if not isinstance(found, Mapping):
+        raise UserError(
+            f'--record is {typed!r}; expected values by name, such as --record "{{age: 61, sex: female}}". Values with '
+            "signs need quotes: \"{albumin: '40 g/L', crp: '<5'}\"."
+        )
+    return found
