@@ -59,7 +59,11 @@ def newcomer(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+# The bundle's own page repeats the workflows of the first.
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "bundle/docs/README.md" else []) for name in DOCUMENTS],
+)
 def test_every_command_of_the_documentation_works(document: str, newcomer: Path) -> None:
     for command in commands(document):
         if " training " in command and "--resume" not in command:

@@ -122,6 +122,7 @@ def test_a_training_does_not_go_on_when_a_clinical_value_of_a_training_patient_h
     assert "start anew" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_saved_folds_are_read_back(trained: Path, dataset_dir: Path, tmp_path: Path) -> None:
     settings = {"dataset_dir": dataset_dir, "output_dir": tmp_path / "out", "seed": 7}
     run_well("training", TRAINING, **settings, folds_file=trained / "folds.csv", max_epochs=1)
@@ -139,6 +140,7 @@ def test_saved_folds_are_read_back(trained: Path, dataset_dir: Path, tmp_path: P
     assert "may hold patients it was trained on" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_learned_missing_values_and_clinical_dropout_go_all_the_way(dataset_dir: Path, tmp_path: Path) -> None:
     settings = {"dataset_dir": dataset_dir, "output_dir": tmp_path}
     run_well("training", TRAINING, **settings, max_epochs=2, missing="learned", clinical_dropout=0.3)
@@ -152,6 +154,7 @@ def test_learned_missing_values_and_clinical_dropout_go_all_the_way(dataset_dir:
         assert inferred[row["slide"]] == row
 
 
+@pytest.mark.slow
 def test_a_workbook_gives_the_model_that_its_text_gives(trained: Path, copied: Path, tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     table = rows(copied / "cohort.csv")
