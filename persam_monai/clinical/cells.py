@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,17 @@ def shown(value: object) -> str:
 def plain_minus(text: str) -> str:
     """A text with a hyphen for each minus sign that is another character."""
     return text if text.isascii() else text.translate(_MINUS_SIGNS)
+
+
+def tidy(text: str) -> str:
+    """A text without signs that nobody sees, with single spaces, and with its accents put together in one way."""
+    seen = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
+    return " ".join(unicodedata.normalize("NFC", seen).split())
+
+
+def folded(text: str) -> str:
+    """What is left of a text where case, kinds of minus and what :func:`tidy` takes away do not matter."""
+    return tidy(plain_minus(text).casefold())
 
 
 def is_missing(value: object) -> bool:

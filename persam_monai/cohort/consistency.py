@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from persam_monai.clinical import CategoricalVariable, ClinicalSchema, shown
+from persam_monai.clinical.cells import folded
 from persam_monai.cohort.entry import SlideEntry
 from persam_monai.cohort.problems import Problems
 from persam_monai.cohort.report import rows_listed
@@ -138,7 +139,7 @@ def _check_patient(rows: Sequence[_Row], schema: ClinicalSchema, problems: Probl
             _compare(rows, variable.name, [_comparable(record[place]) for record in records], problems)
         elif isinstance(variable, CategoricalVariable) and variable.other and records[0, place.stop - 1] == 1:
             # Two levels that the schema does not know are one number, and yet not the same.
-            texts = [as_text(row.table.cells.get(variable.name)).casefold() for row in rows]
+            texts = [folded(as_text(row.table.cells.get(variable.name))) for row in rows]
             _compare(rows, variable.name, texts, problems)
 
 

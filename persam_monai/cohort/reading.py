@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from persam_monai.clinical import CategoricalVariable, ClinicalSchema, is_missing, parse_number, shown
-from persam_monai.clinical.cells import CellError, is_doubtful
+from persam_monai.clinical.cells import CellError, is_doubtful, tidy
 from persam_monai.cohort.codes import count_codes
 from persam_monai.cohort.columns import check_columns
 from persam_monai.cohort.consistency import check_consistency
@@ -20,7 +20,7 @@ from persam_monai.cohort.entry import SlideEntry, parse_fold
 from persam_monai.cohort.problems import Problems
 from persam_monai.cohort.report import raise_problems
 from persam_monai.cohort.tables import CellFault, Table, TableRow
-from persam_monai.cohort.tables.table import ERROR_CURE, as_text, identifier_fault, tidy
+from persam_monai.cohort.tables.table import ERROR_CURE, as_text, identifier_fault
 from persam_monai.errors import did_you_mean
 from persam_monai.files import absolute
 

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from persam_monai.clinical.cells import CODE_CURE, CellError, plain_minus, shown
+from persam_monai.clinical.cells import CODE_CURE, CellError, folded, plain_minus, shown
 from persam_monai.clinical.names import parse_names
 from persam_monai.clinical.numbers import number_or_none
 from persam_monai.clinical.rules import CellRules
@@ -67,7 +66,7 @@ class LevelVariable(Variable):
         text = _text(value)
         if text in self.levels:
             return self.levels.index(text)
-        same = [place for place, level in enumerate(self.levels) if _folded(level) == _folded(text)]
+        same = [place for place, level in enumerate(self.levels) if folded(level) == folded(text)]
         if same:
             return same[0] if len(same) == 1 else None
         whole = _WITH_ZEROS.fullmatch(plain_minus(text))
@@ -207,12 +206,6 @@ def parse_levels(declaration: Mapping[str, Any], report: Report, exactly: int | 
         report("levels", "is missing; expected a list, such as levels: [female, male].")
         return ()
     return parse_names(declaration["levels"], "level", lambda text: report("levels", text), exactly)
-
-
-def _folded(text: str) -> str:
-    """A text without case, doubled spaces, signs that nobody sees, and ways to put an accent together."""
-    seen = "".join(sign for sign in plain_minus(text) if unicodedata.category(sign) != "Cf")
-    return " ".join(unicodedata.normalize("NFC", seen.casefold()).split())
 
 
 def _text(value: object) -> str:

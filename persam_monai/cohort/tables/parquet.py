@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from persam_monai.cohort.tables.table import CellFault, Table, TableRow, check_filled, tidy
+from persam_monai.clinical.cells import tidy
+from persam_monai.cohort.tables.table import CellFault, Table, TableRow, check_filled
 from persam_monai.errors import UserError
 
 _PLAIN = (str, bool, int, float)

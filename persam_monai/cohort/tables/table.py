@@ -11,6 +11,7 @@ from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
 
+from persam_monai.clinical.cells import tidy
 from persam_monai.errors import UserError
 
 _EXACT_DIGITS = 15  # of a number in Excel; an identifier with more of them has been rounded
@@ -90,12 +91,6 @@ def as_text(cell: object) -> str:
     if isinstance(cell, bool):
         return str(cell).upper()  # as Excel shows it and writes it to text files
     return str(cell)
-
-
-def tidy(name: str) -> str:
-    """A name without signs that nobody sees, with single spaces, and with its accents put together in one way."""
-    seen = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
-    return " ".join(unicodedata.normalize("NFC", seen).split())
 
 
 def identifier_fault(cell: object) -> CellFault | None:

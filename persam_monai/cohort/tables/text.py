@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from persam_monai.cohort.tables.table import Table, TableRow, check_filled, tidy
+from persam_monai.clinical.cells import tidy
+from persam_monai.cohort.tables.table import Table, TableRow, check_filled
 from persam_monai.cohort.words import counted
 from persam_monai.errors import UserError
 
