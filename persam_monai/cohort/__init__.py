@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from persam_monai.cohort.cohort import Cohort
 from persam_monai.cohort.entry import SlideEntry
-from persam_monai.cohort.folds import Split, assign_folds, split
+from persam_monai.cohort.folds import Split, assign_folds, split, split_by
 from persam_monai.cohort.saved_folds import SavedFold, read_folds, write_folds
 from persam_monai.cohort.tables import find_table, read_table
 
@@ -19,5 +19,6 @@ __all__ = [
     "read_folds",
     "read_table",
     "split",
+    "split_by",
     "write_folds",
 ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -88,7 +88,20 @@ def split(cohort: Cohort, fold: int, folds: int = 5, seed: int = 0, folds_file: 
     Raises:
         UserError: if there is no such fold, or the training part lacks a class, and as :func:`assign_folds`.
     """
-    fold_of = assign_folds(cohort, folds, seed, folds_file)
+    return split_by(cohort, fold, assign_folds(cohort, folds, seed, folds_file))
+
+
+def split_by(cohort: Cohort, fold: int, fold_of: Mapping[str, int]) -> Split:
+    """As :func:`split`, where the folds are known.
+
+    Args:
+        cohort: see :func:`split`.
+        fold: see :func:`split`.
+        fold_of: every patient's fold, as :func:`assign_folds` gives it.
+
+    Raises:
+        UserError: if there is no such fold, or the training part lacks a class.
+    """
     labels = _known_labels(cohort)
     count = max(fold_of.values()) + 1
     if not 0 <= fold < count:
