@@ -39,8 +39,11 @@ RUN_ARGUMENTS = (
 PATHS = frozenset(
     {
         *("dataset_dir", "table", "folds_file", "slide", "model", "extractor_weights", "index_dir"),
-        *("output_dir", "evaluation_dir", "inference_dir"),
+        *("output_dir", "evaluation_dir", "inference_dir", "features_dir"),
     }
+)
+INTERRUPTED = (
+    "Interrupted. A training goes on from its last epoch with --resume true, an extraction with the same command."
 )
 # Keys that MONAI adds; they need not stand in a config.
 FOREIGN_KEYS = frozenset({"bundle_root", "workflow_type", "properties_path"})
@@ -110,7 +113,7 @@ def _print_user_error(kind: type[BaseException], value: BaseException, traceback
         bar.close()  # or it is drawn once more, behind the message, when Python ends
     error = user_error_in(value)
     if isinstance(value, KeyboardInterrupt):
-        print("\nInterrupted. A training goes on from its last epoch with --resume true.", file=sys.stderr)
+        print(f"\n{INTERRUPTED}", file=sys.stderr)
     elif error is None:
         sys.__excepthook__(kind, value, traceback)
     else:

@@ -79,6 +79,7 @@ def describe_model(card: ModelCard) -> dict[str, Any]:
         "mpp": card.mpp,
         "patch_size": card.patch_size,
         "bag_size": card.bag_size,
+        "features": card.features,
         "head": dict(card.head),
         "record_patients": None if card.statistics is None else card.statistics.patients,
         "variables": [
@@ -98,6 +99,7 @@ def model_lines(description: dict[str, Any]) -> list[str]:
         f"{description['model']}",
         f"Classes: {', '.join(description['classes'])}",
         f"Patches: {side} x {side} pixels at {description['mpp']} µm per pixel, {description['bag_size']} in a bag",
+        *_feature_lines(description["features"]),
         *_head_lines(description["head"]),
         *_training_lines(description),
     ]
@@ -151,6 +153,14 @@ def _range(variable: Variable, limits: tuple[float, float] | None) -> list[float
     if limits is None or not isinstance(variable, OrdinalVariable):
         return None if limits is None else list(limits)
     return [variable.levels[int(place)] for place in limits]
+
+
+def _feature_lines(made: dict[str, Any] | None) -> list[str]:
+    """Which extractor the model was trained behind, where it does not hold it."""
+    if made is None:
+        return []
+    weights = f", weights with SHA-256 {made['weights']}" if made.get("weights") else ""
+    return [f"Trained on features of {made.get('extractor') or 'an extractor that is not named'}{weights}"]
 
 
 def _head_lines(head: dict[str, Any]) -> list[str]:

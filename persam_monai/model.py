@@ -37,6 +37,8 @@ class ModelCard:
         bag_size: patches in a bag.
         settings: what the training was started with; empty if it was not ours.
         statistics: of the records it was trained on; ``None`` if nobody knows.
+        features: what made the features it was trained on (see :class:`persam_monai.data.Made`); ``None`` if it was
+            trained on pixels and holds its extractor.
         trained_on: numbers of ``patients`` and ``slides`` and, under ``classes``, both by class; empty if nobody knows.
     """
 
@@ -49,6 +51,7 @@ class ModelCard:
     settings: dict[str, Any]
     statistics: RecordStatistics | None = None
     trained_on: dict[str, Any] = field(default_factory=dict)
+    features: dict[str, Any] | None = None
 
     def warnings(self, record: np.ndarray) -> list[str]:
         """What is to be said of a record that the model is asked about.
@@ -125,6 +128,7 @@ def load_card(path: str | os.PathLike[str]) -> ModelCard:
             bag_size=content["bag_size"],
             settings=content["settings"],
             trained_on=content.get("trained_on", {}),
+            features=content.get("features"),
         )
         if content.get("statistics") is not None:
             statistics = RecordStatistics.from_dict(card.schema, content["statistics"], str(description))
@@ -144,8 +148,8 @@ def load_card(path: str | os.PathLike[str]) -> ModelCard:
 
 def _check_mappings(content: Any, description: Path) -> None:
     """Raise if a part of ``model.json`` that has names in it is none."""
-    parts = ("schema", "head", "settings", "trained_on")
-    damaged = [name for name in parts if not isinstance(content.get(name, {}), Mapping)]
+    parts = ("schema", "head", "settings", "trained_on", "features")
+    damaged = [name for name in parts if not isinstance(content.get(name) or {}, Mapping)]
     counts = content.get("trained_on", {})
     if not damaged and not all(isinstance(count, Mapping) for count in counts.get("classes", {}).values()):
         damaged = ["trained_on.classes"]
@@ -157,6 +161,9 @@ def _check_mappings(content: Any, description: Path) -> None:
 
 def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
     """Load the card's weights, strictly, and return the network.
+
+    Where one of the two has an extractor and the other has none, the rest is loaded: features are extracted elsewhere,
+    or the extractor is loaded from elsewhere.
 
     Raises:
         UserError: lists the tensors that are missing, unexpected or of another shape.
@@ -174,6 +181,8 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
         ],
     )
     own = network.state_dict()
+    if any(map(_is_extractors, own)) != any(map(_is_extractors, state)):
+        own, state = ({name: t for name, t in one.items() if not _is_extractors(name)} for one in (own, state))
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{name} is not part of the network" for name in state if name not in own]
     problems += [
@@ -184,5 +193,19 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
     raise_together(
         f"{card.path} does not fit this network (was it trained with another --extractor or --head?)", problems, shown=5
     )
-    network.load_state_dict(state)
+    network.load_state_dict(state, strict=False)  # what may be missing is an extractor
     return network
+
+
+EXTRACTOR = "extractor."  # begins the names of the extractor's weights
+
+
+def _is_extractors(name: str) -> bool:
+    return name.startswith(EXTRACTOR)
+
+
+def read_extractor(card: ModelCard) -> dict[str, Any]:
+    """The extractor's weights that a model holds, by the backbone's own names; empty if it holds none."""
+    prefix = f"{EXTRACTOR}backbone."
+    state = read_tensors(card.path, "Copy it anew.")
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -117,7 +117,11 @@ RULES: dict[str, Rule] = {
         "a whole number of at least 1, or null", lambda value: is_null(value) or (_is_whole(value) and value >= 1)
     ),
     "extractor_checkpointing": YES_OR_NO,
+    "freeze_extractor": YES_OR_NO,
+    "feature_dim": whole(1),
+    "cache_gb": RATE,
     "precision": choice("float32", "bf16"),
+    "features_dtype": choice("float16", "float32"),
     "num_workers": whole(0),
     "device": Rule("a device of this machine, such as cpu or cuda:0", _is_device),
     "overwrite": YES_OR_NO,

@@ -193,7 +193,8 @@ def test_our_errors_are_shown_alone(begun: Callable[..., None], capsys: pytest.C
 def test_an_interruption_is_a_sentence_too(begun: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     begun("pytest")
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
-    assert capsys.readouterr().err == "\nInterrupted. A training goes on from its last epoch with --resume true.\n"
+    first, second = "A training goes on from its last epoch with --resume true", "an extraction with the same command"
+    assert capsys.readouterr().err == f"\nInterrupted. {first}, {second}.\n"
 
 
 def test_other_errors_keep_their_traceback(begun: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from persam_monai.settings import RULES, check_settings, is_no, is_null, is_yes,
 from tests.bundle.running import ROOT
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "inference", "demo"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "inference", "demo", "extract"])
 def test_the_configs_own_defaults_are_possible(name: str) -> None:
     check_settings(json.loads((ROOT / f"bundle/configs/{name}.json").read_text()))
 
@@ -19,7 +19,7 @@ def test_the_configs_own_defaults_are_possible(name: str) -> None:
 def test_every_rule_is_for_a_setting_that_exists() -> None:
     keys = {
         key
-        for name in ("train", "evaluate", "inference")
+        for name in ("train", "evaluate", "inference", "frozen", "extract")
         for key in json.loads((ROOT / f"bundle/configs/{name}.json").read_text())
     }
     assert set(RULES) - keys == set()

@@ -4,12 +4,24 @@
 from persam_monai.data.bad_slides import BadSlides
 from persam_monai.data.batches import collate_bags
 from persam_monai.data.dataset import BagDataset, BagKey
-from persam_monai.data.draws import PartitionBags, RandomBags
+from persam_monai.data.draws import InOrder, PartitionBags, RandomBags
+from persam_monai.data.features import (
+    FeatureFiles,
+    FeatureInfo,
+    FeatureInstances,
+    Made,
+    feature_file,
+    find_features,
+    read_info,
+    write_features,
+)
 from persam_monai.data.index import PatchSettings, SlideIndex, index_slide, index_slides
 from persam_monai.data.index_cache import IndexCache, index_home
 from persam_monai.data.loader import BagLoader, EpochSampler
 from persam_monai.data.prepare import prepare_bags, turn_patches
 from persam_monai.data.randomness import generator_for
+from persam_monai.data.slide_patches import SlideInstances, SlidePatches
+from persam_monai.data.source import Instances, Source
 
 __all__ = [
     "BadSlides",
@@ -17,16 +29,29 @@ __all__ = [
     "BagKey",
     "BagLoader",
     "EpochSampler",
+    "FeatureFiles",
+    "FeatureInfo",
+    "FeatureInstances",
+    "InOrder",
     "IndexCache",
+    "Instances",
+    "Made",
     "PartitionBags",
     "PatchSettings",
     "RandomBags",
     "SlideIndex",
+    "SlideInstances",
+    "SlidePatches",
+    "Source",
     "collate_bags",
+    "feature_file",
+    "find_features",
     "generator_for",
     "index_home",
     "index_slide",
     "index_slides",
     "prepare_bags",
+    "read_info",
     "turn_patches",
+    "write_features",
 ]

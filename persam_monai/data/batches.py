@@ -32,9 +32,9 @@ def collate_bags(items: Sequence[Mapping[str, Any]]) -> Batch:
 
     Returns:
         ``image`` uint8 ``[B, 3, N, H, W]``, a view of memory laid out ``[B, N, H, W, 3]`` so that the first convolution
-        finds its channels-last layout without a copy; ``mask`` bool ``[B, N]``, true where a patch is;
-        ``clinical`` float32 ``[B, F]``; ``label`` and ``slide`` int64 ``[B]``; ``locations`` int64 ``[B, N, 2]``;
-        ``orientation`` uint8 ``[B, N]``.
+        finds its channels-last layout without a copy, or features ``[B, D, N]``, a view of ``[B, N, D]``;
+        ``mask`` bool ``[B, N]``, true where a patch is; ``clinical`` float32 ``[B, F]``; ``label`` and ``slide`` int64
+        ``[B]``; ``locations`` int64 ``[B, N, 2]``; ``orientation`` uint8 ``[B, N]``.
     """
     return to_batch(_pad([item["image"] for item in items]), _rest(items))
 
@@ -43,11 +43,21 @@ def to_batch(image: np.ndarray, rest: Mapping[str, np.ndarray]) -> Batch:
     """A batch of tensors that share the arrays' memory.
 
     Args:
-        image: ``uint8 [B, N, H, W, 3]``.
+        image: ``uint8 [B, N, H, W, 3]``, or features ``[B, N, D]``.
         rest: the other fields.
     """
     tensors = {name: torch.from_numpy(array) for name, array in rest.items()}
-    return {"image": torch.from_numpy(image).permute(0, 4, 1, 2, 3), **tensors}  # [B, 3, N, H, W]
+    return {"image": _seen(torch.from_numpy(image)), **tensors}
+
+
+def _seen(rows: torch.Tensor) -> torch.Tensor:
+    """``[B, N, H, W, 3]`` as the network sees it, ``[B, 3, N, H, W]``; or ``[B, N, D]`` as ``[B, D, N]``."""
+    return rows.movedim(-1, 1)
+
+
+def _rows(image: torch.Tensor) -> torch.Tensor:
+    """The reverse."""
+    return image.movedim(1, -1)
 
 
 def without(batch: Batch, slides: set[int]) -> Batch | None:
@@ -59,9 +69,9 @@ def without(batch: Batch, slides: set[int]) -> Batch | None:
         return None
     longest = int(batch["mask"][keep].sum(dim=1).max())  # the bag that needed more room may have gone
     # The pixels stay in the memory layout that they had.
-    rows = batch["image"].permute(0, 2, 3, 4, 1)[keep, :longest].contiguous().permute(0, 4, 1, 2, 3)
+    rows = _rows(batch["image"])[keep, :longest].contiguous()
     kept = {name: value[keep] for name, value in batch.items() if name != "image"}
-    return {"image": rows, **{name: v[:, :longest] if name in PADDED else v for name, v in kept.items()}}
+    return {"image": _seen(rows), **{name: v[:, :longest] if name in PADDED else v for name, v in kept.items()}}
 
 
 @dataclass
@@ -69,7 +79,7 @@ class Parcel:
     """A batch on its way from a worker process. The pixels stay where they are, in a slot of a ring.
 
     Attributes:
-        image: ``uint8 [B, N, H, W, 3]``, unless it lies in a slot.
+        image: ``uint8 [B, N, H, W, 3]``, unless it lies in a slot; or features ``[B, N, D]``.
         rest: the other fields of the batch.
         failures: slides that could not be read, and why.
         slot: where the pixels lie: number of the ring, of the slot, and their shape.
@@ -98,7 +108,7 @@ class Parcel:
         """The same in page-locked memory; the data loader's thread calls this."""
         batch = self.open()
         if batch is not None:
-            rows = batch["image"].permute(0, 2, 3, 4, 1).pin_memory().permute(0, 4, 1, 2, 3)
+            rows = _seen(_rows(batch["image"]).pin_memory())
             self.batch = {name: rows if name == "image" else value.pin_memory() for name, value in batch.items()}
         return self
 
@@ -133,17 +143,15 @@ class BagBatches(Dataset[Parcel]):
         keys = [key for key in keys if key.slide not in self.bags.skipped]
         if not keys:
             return Parcel(None, {})
+        if not self.bags.source.pixels:
+            items, _, failures = self._read(keys, [None] * len(keys))
+            image = _pad([item["image"] for item in items]) if items else None
+            return Parcel(image, _rest(items) if items else {}, failures)
         sizes = [self.bags.size(key) for key in keys]
-        side = self.bags.patches.size
+        side = self.bags.source.patches.size
         image, slot = self._memory((len(keys), max(sizes), side, side, 3))
-        items, good, failures = [], [], []
-        for i, (key, size) in enumerate(zip(keys, sizes, strict=True)):
-            with self.busy.with_item(key.slide, str(self.bags.entries[key.slide].path)):
-                try:
-                    items.append(self.bags.read(key, self.threads, image[i, :size]))
-                    good.append(i)
-                except UserError as error:
-                    failures.append((key.slide, str(error)))
+        items, good, failures = self._read(keys, [image[i, :size] for i, size in enumerate(sizes)])
+        for i, size in enumerate(sizes):
             image[i, size:] = 0
         if len(good) < len(keys):  # some rows hold nothing: what is left moves together
             if slot is not None and self.ring is not None:
@@ -153,6 +161,20 @@ class BagBatches(Dataset[Parcel]):
             image = np.ascontiguousarray(image[good, : max((sizes[i] for i in good), default=0)])
         place = None if slot is None else (self.number, slot, image.shape)
         return Parcel(image if slot is None else None, _rest(items) if items else {}, failures, place)
+
+    def _read(
+        self, keys: list[BagKey], places: Sequence[np.ndarray | None]
+    ) -> tuple[list[dict[str, Any]], list[int], list[tuple[int, str]]]:
+        """The items that can be read, which they are, and the slides that cannot, with the reasons."""
+        items, good, failures = [], [], []
+        for i, (key, place) in enumerate(zip(keys, places, strict=True)):
+            with self.busy.with_item(key.slide, str(self.bags.entries[key.slide].path)):
+                try:
+                    items.append(self.bags.read(key, self.threads, place))
+                    good.append(i)
+                except UserError as error:
+                    failures.append((key.slide, str(error)))
+        return items, good, failures
 
     def _memory(self, shape: tuple[int, ...]) -> tuple[np.ndarray, int | None]:
         """Room for the pixels of a batch: a slot of this worker's if one is free, else memory of its own."""
@@ -181,7 +203,8 @@ def _pad(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Stack arrays [n, …] to [B, N, …] of the largest n, filled up with zeros."""
     if len(arrays) == 1:
         return np.ascontiguousarray(arrays[0])[None]
-    stacked = np.zeros((len(arrays), max(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+    shape = (len(arrays), max(map(len, arrays)), *arrays[0].shape[1:])
+    stacked = np.zeros(shape, np.result_type(*arrays))  # features may be of two precisions
     for row, array in zip(stacked, arrays, strict=True):
         row[: len(array)] = array
     return stacked

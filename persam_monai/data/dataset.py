@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags of patches, read from the slides when they are asked for."""
+"""Bags of patches, pixels or features, read when they are asked for."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +12,10 @@ from torch.utils.data import Dataset
 from persam_monai.cohort import Cohort, SlideEntry
 from persam_monai.data.bad_slides import OR_SKIP, BadSlides
 from persam_monai.data.draws import Draw
-from persam_monai.data.index import PatchSettings, SlideIndex, index_slides
-from persam_monai.data.index_cache import IndexCache
 from persam_monai.data.randomness import generator_for
+from persam_monai.data.source import Instances, Source
 from persam_monai.errors import UserError, raise_together
-from persam_monai.slides import open_slide
+from persam_monai.settings import is_yes
 
 ORIENTATIONS = 8  # four rotations, each with or without a flip
 
@@ -37,43 +35,38 @@ class BagDataset(Dataset[dict[str, Any]]):
 
     Args:
         data: the cohort.
-        draw: which cells make which bag.
-        patches: what a patch is.
-        augment: give every patch a random orientation (applied later, on the device).
+        draw: which instances make which bag.
+        source: where they come from: :class:`~persam_monai.data.SlidePatches` or
+            :class:`~persam_monai.data.FeatureFiles`.
+        augment: give every patch a random orientation (applied later, on the device); features have none.
         seed: seed of the places inside the cells and of the orientations.
         label: what the bags are for, shown by progress bars.
         bad_slides: what happens to slides that cannot be used; by default the first one is an error.
-        index_dir: folder where what is found in the slides is kept for the next time; ``None`` keeps nothing.
-        index_workers: worker processes that look for tissue; 0 looks in the calling process.
 
-    An item is a dictionary: ``image`` uint8 ``[N, size, size, 3]``, ``clinical`` float32 ``[F]`` (NaN where missing),
-    ``label`` int64 (−1 when unknown), ``slide`` int64 index into :attr:`entries`, ``locations`` int64 ``[N, 2]`` in
-    level-0 pixels, ``orientation`` uint8 ``[N]``, 0 to 7.
+    An item is a dictionary: ``image`` uint8 ``[N, size, size, 3]`` or floating ``[N, D]``, ``clinical`` float32 ``[F]``
+    (NaN where missing), ``label`` int64 (−1 when unknown), ``slide`` int64 index into :attr:`entries`, ``locations``
+    int64 ``[N, 2]`` in level-0 pixels, ``orientation`` uint8 ``[N]``, 0 to 7.
     """
 
     def __init__(
         self,
         data: Cohort,
         draw: Draw,
-        patches: PatchSettings,
+        source: Source,
         augment: bool = False,
         seed: int = 0,
         label: str = "slides",
         bad_slides: BadSlides | None = None,
-        index_dir: str | os.PathLike[str] | None = None,
-        index_workers: int = 0,
     ) -> None:
         self.data = data
         self.draw = draw
-        self.patches = patches
-        self.augment = augment
+        self.source = source
+        self.augment = is_yes(augment)  # the command line hands over words
         self.seed = seed
         self.label = label
         self.bad_slides = bad_slides or BadSlides()
-        self.index_dir = index_dir
-        self.index_workers = index_workers
         self.skipped: set[int] = set()  # indices into entries
-        self._index: list[SlideIndex | None] | None = None
+        self._instances: Sequence[Instances | None] | None = None
 
     @property
     def entries(self) -> tuple[SlideEntry, ...]:
@@ -81,20 +74,19 @@ class BagDataset(Dataset[dict[str, Any]]):
         return self.data.entries
 
     def prepare(self) -> BagDataset:
-        """Look for tissue in every slide, once.
+        """Look for the instances of every slide, once.
 
         Raises:
             UserError: lists every slide that cannot be used, or, where they are skipped, says that none is left.
         """
-        if self._index is None:
-            cache = None if self.index_dir is None else IndexCache(self.index_dir)
-            found = index_slides(self.entries, self.patches, self.label, cache, self.index_workers)
+        if self._instances is None:
+            found = self.source.look(self.entries, self.label)
             problems = {i: one for i, one in enumerate(found) if isinstance(one, UserError)}
             if not self.bad_slides.skip:
                 raise_together(
                     f"Some slides cannot be used. {OR_SKIP} Problems", [str(one) for one in problems.values()]
                 )
-            self._index = [None if isinstance(one, UserError) else one for one in found]
+            self._instances = [None if isinstance(one, UserError) else one for one in found]
             before = self.bad_slides.of(self.label)
             self.skipped = {i for i, entry in enumerate(self.entries) if entry.slide in before}
             for i, problem in problems.items():
@@ -126,15 +118,15 @@ class BagDataset(Dataset[dict[str, Any]]):
             )
 
     @property
-    def index(self) -> list[SlideIndex | None]:
+    def instances(self) -> Sequence[Instances | None]:
         """What is known of each slide; ``None`` where it cannot be used.
 
         Raises:
             TypeError: before :meth:`prepare`; ``len()`` raises the same, which means "not known yet" to data loaders.
         """
-        if self._index is None:
+        if self._instances is None:
             raise TypeError("The bags are not counted yet: call prepare() first.")
-        return self._index
+        return self._instances
 
     def keys(self, epoch: int) -> list[BagKey]:
         """All bags of an epoch, slide by slide, without the slides that are skipped."""
@@ -145,9 +137,9 @@ class BagDataset(Dataset[dict[str, Any]]):
 
     def _counts(self) -> Iterator[tuple[int, int]]:
         """The slides that are not skipped, each with its number of bags."""
-        for slide, one in enumerate(self.index):
+        for slide, one in enumerate(self.instances):
             if one is not None and slide not in self.skipped:
-                yield slide, self.draw.count(len(one.cells))
+                yield slide, self.draw.count(len(one))
 
     def size(self, key: BagKey) -> int:
         """Number of patches in a bag."""
@@ -162,7 +154,7 @@ class BagDataset(Dataset[dict[str, Any]]):
         Args:
             key: names it.
             threads: decoding threads.
-            out: ``uint8 [N, size, size, 3]`` for the pixels; by default new memory.
+            out: ``uint8 [N, size, size, 3]`` for pixels; by default new memory.
 
         Returns:
             An item.
@@ -170,15 +162,15 @@ class BagDataset(Dataset[dict[str, Any]]):
         Raises:
             UserError: if the slide cannot be read.
         """
-        entry, one = self.entries[key.slide], self.index[key.slide]
+        entry, one = self.entries[key.slide], self.instances[key.slide]
         assert one is not None
         chosen = self._choose(key)
         generator = generator_for(self.seed, entry.slide, key.epoch, key.bag)
-        locations = one.cells.locate(chosen, generator)
-        orientation = generator.integers(0, ORIENTATIONS if self.augment else 1, size=len(chosen), dtype=np.uint8)
-        slide = open_slide(one.header)
+        image, locations = one.read(chosen, generator, threads, out)
+        orientations = ORIENTATIONS if self.augment and self.source.pixels else 1
+        orientation = generator.integers(0, orientations, size=len(chosen), dtype=np.uint8)
         return {
-            "image": slide.read_patches(locations, self.patches.size, self.patches.mpp, threads, out),
+            "image": image,
             "clinical": entry.clinical,
             "label": -1 if entry.label is None else entry.label,
             "slide": key.slide,
@@ -187,6 +179,6 @@ class BagDataset(Dataset[dict[str, Any]]):
         }
 
     def _choose(self, key: BagKey) -> np.ndarray:
-        one = self.index[key.slide]
+        one = self.instances[key.slide]
         assert one is not None
-        return self.draw.choose(len(one.cells), self.entries[key.slide].slide, key.epoch, key.bag)
+        return self.draw.choose(len(one), self.entries[key.slide].slide, key.epoch, key.bag)

@@ -96,6 +96,31 @@ class PartitionBags:
         return np.array_split(order, per_partition)[part]
 
 
+@dataclass(frozen=True)
+class InOrder:
+    """Every cell of a slide once, in order: for extraction.
+
+    All parts but the last are full. A part's neighbours in a batch can change the last bits of its features, and where
+    the borders lie depends on nothing but ``bag_size``.
+
+    Args:
+        bag_size: patches in a bag.
+    """
+
+    bag_size: int
+
+    def __post_init__(self) -> None:
+        check_settings(vars(self))
+
+    def count(self, cells: int) -> int:
+        """ceil(``cells`` / ``bag_size``)."""
+        return math.ceil(cells / self.bag_size)
+
+    def choose(self, cells: int, slide: str, epoch: int, bag: int) -> np.ndarray:
+        """The ``bag``-th stretch of the cells; the same in every ``epoch`` and of whatever ``slide``."""
+        return np.arange(bag * self.bag_size, min(cells, (bag + 1) * self.bag_size))
+
+
 # A bag is asked for its size, then for its cells, and many bags share a draw.
 @lru_cache(maxsize=8)
 def _drawn(seed: int, slide: str, epoch: int, cells: int, wanted: int) -> np.ndarray:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sized
 from typing import Any
 
 import torch
@@ -19,6 +20,38 @@ from persam_monai.errors import UserError
 
 PREFETCHED = 2  # batches that a worker reads ahead
 SLOTS = PREFETCHED + 2  # of memory per worker: what is read ahead, what is being read, what the training holds
+
+
+class Order:
+    """Bags to read, in order, each looked up only when it is about to be read.
+
+    Args:
+        keys: the bags; may be a generator, which then decides at the last moment.
+    """
+
+    def __init__(self, keys: Iterable[BagKey]) -> None:
+        self._ahead = iter(keys)
+        self._handed_out: deque[BagKey] = deque()  # and not received yet
+        self._received = 0
+        self._total = len(keys) if isinstance(keys, Sized) else None
+
+    @property
+    def left(self) -> int | None:
+        """How many bags have not been received; ``None`` if nobody knows."""
+        return None if self._total is None else self._total - self._received
+
+    def __iter__(self) -> Iterator[BagKey]:
+        """All that has not been received; what has been handed out before is handed out again."""
+        yield from list(self._handed_out)
+        for key in self._ahead:
+            self._handed_out.append(key)
+            yield key
+
+    def receive(self, most: int) -> None:
+        """Note that the next ``most`` bags, or as many as there are, have come."""
+        for _ in range(min(most, len(self._handed_out))):
+            self._handed_out.popleft()
+            self._received += 1
 
 
 class EpochSampler(DistributedSampler[BagKey]):
@@ -38,7 +71,7 @@ class EpochSampler(DistributedSampler[BagKey]):
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
-        self.rest: list[BagKey] | None = None  # what is left of an epoch that has to be taken up again
+        self.current: Order | None = None  # what a loader is going through
 
     def order(self) -> list[BagKey]:
         """All bags of the epoch."""
@@ -48,7 +81,7 @@ class EpochSampler(DistributedSampler[BagKey]):
         return [keys[i] for i in generator_for(self.seed, "order", self.epoch).permutation(len(keys)).tolist()]
 
     def __iter__(self) -> Iterator[BagKey]:
-        return iter(self.order() if self.rest is None else self.rest)
+        return iter(self.order() if self.current is None else self.current)
 
     def __len__(self) -> int:
         return len(self.bags)
@@ -100,14 +133,22 @@ class BagLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         assert isinstance(self.sampler, EpochSampler)
+        return self.batches(self.sampler.order())
+
+    def batches(self, keys: Iterable[BagKey]) -> Generator[Batch, None, None]:
+        """Read other bags than an epoch's.
+
+        Args:
+            keys: the bags, in order; taken one by one, a few batches before they are needed.
+        """
+        assert isinstance(self.sampler, EpochSampler)
         assert self.batch_size is not None
-        rest = self.sampler.order()
+        order = Order(keys)
         while True:
-            self.sampler.rest = rest
-            received = 0
+            self.sampler.current = order
             try:
-                for batch in self._batches(rest):
-                    received += 1
+                for batch in self._batches(order):
+                    order.receive(self.batch_size)
                     if batch is not None:
                         yield batch
                 return
@@ -115,20 +156,20 @@ class BagLoader(DataLoader[Any]):
                 slide = death.item
                 if slide is None or not death.its_fault:
                     raise self._cannot_go_on(death) from death
-                self.bags.skip(slide, f"Slide {self.bags.entries[slide].path} cannot be read: {death}")
                 # The borders of the batches stay where they were; the slide's bags are passed over.
-                rest = rest[received * self.batch_size :]
+                self.bags.skip(slide, f"Slide {self.bags.entries[slide].path} cannot be read: {death}")
             finally:
-                self.sampler.rest = None
+                self.sampler.current = None
 
-    def _batches(self, keys: Sequence[BagKey]) -> Iterator[Batch | None]:
-        """The batches of ``keys``, which the sampler names; ``None`` where no bag of a batch can be used."""
+    def _batches(self, order: Order) -> Iterator[Batch | None]:
+        """The batches of ``order``, which the sampler names; ``None`` where no bag of a batch can be used."""
         assert isinstance(self.dataset, BagBatches)
         assert self.batch_size is not None
         ring = self._ring()  # held until the end: the dataset may be given another one in between
         self.dataset.use(ring)
         try:
-            for parcel in watch(self, self.dataset.busy, -(-len(keys) // self.batch_size)):
+            expected = None if order.left is None else -(-order.left // self.batch_size)
+            for parcel in watch(self, self.dataset.busy, expected):
                 for slide, problem in parcel.failures:
                     self.bags.skip(slide, UserError(problem))
                 batch = parcel.open()
@@ -141,8 +182,8 @@ class BagLoader(DataLoader[Any]):
         return UserError(f"Slides can no longer be read: {death}{slide} Lower --num_workers or --bag_size.")
 
     def _ring(self) -> Ring | None:
-        if not self.num_workers:
+        if not self.num_workers or not self.bags.source.pixels:
             return None
         assert self.batch_size is not None
-        side = self.bags.patches.size
+        side = self.bags.source.patches.size
         return Ring(self.num_workers, SLOTS, self.batch_size * self.bags.draw.bag_size * side * side * 3)

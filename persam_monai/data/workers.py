@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from torch.utils.data import DataLoader, get_worker_info
@@ -22,6 +23,9 @@ _handler_of_others: Any = signal.SIG_DFL
 
 # What a library does to a process when it crashes. Others come from outside, such as SIGKILL when memory runs out.
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
+
+
+END = object()  # of a data loader
 
 
 class WorkerDied(Exception):
@@ -83,13 +87,13 @@ class Busy:
         self._items[worker] = -1
 
 
-def watch(loader: DataLoader[Any], busy: Busy, expected: int) -> Iterator[Any]:
-    """Go through a data loader. Its workers have ended when the last item comes.
+def watch(loader: DataLoader[Any], busy: Busy, expected: int | None) -> Iterator[Any]:
+    """Go through a data loader. Its workers have ended when the last item comes, if that is known to be the last.
 
     Args:
         loader: whose dataset notes in ``busy`` what it does.
         busy: of at least the loader's number of workers.
-        expected: items that will come.
+        expected: items that will come; ``None`` if only the loader's sampler will tell.
 
     Raises:
         WorkerDied: if a worker process is ended by a signal, or ends itself while it is busy.
@@ -98,10 +102,12 @@ def watch(loader: DataLoader[Any], busy: Busy, expected: int) -> Iterator[Any]:
     iterator = DataLoader.__iter__(loader)
     workers = getattr(iterator, "_workers", ())
     try:
-        for left in reversed(range(expected)):
+        for number in count(1) if expected is None else range(1, expected + 1):
             with _told_of_deaths(bool(workers)):
-                item = next(iterator)
-            if workers and not left:  # or they wait, and can die, until somebody asks for more
+                item = next(iterator, END)
+            if item is END:
+                return
+            if workers and number == expected:  # or they wait, and can die, until somebody asks for more
                 iterator._shutdown_workers()  # type: ignore[attr-defined]
             yield item
     except RuntimeError as error:  # of PyTorch's, naming process numbers

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the configs run: training, evaluating, inference."""
+"""What the configs run: extraction, training, evaluating, inference."""
 
 from persam_monai.engines.evaluation import evaluate, predict
+from persam_monai.engines.extraction import extract, slides_to_extract
 from persam_monai.engines.new_slides import new_slides
 from persam_monai.engines.outputs import folds_of, folds_to_go_on_with
 from persam_monai.engines.training import describe, provenance, train
@@ -11,10 +12,12 @@ __all__ = [
     "AttendingNetwork",
     "describe",
     "evaluate",
+    "extract",
     "folds_of",
     "folds_to_go_on_with",
     "new_slides",
     "predict",
     "provenance",
+    "slides_to_extract",
     "train",
 ]

@@ -14,6 +14,7 @@ from torch import nn
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Split
 from persam_monai.data import BagDataset
+from persam_monai.engines.joining import check_features, join_extractor
 from persam_monai.engines.outputs import make_writable
 from persam_monai.engines.training import report_skipped
 from persam_monai.errors import UserError, raise_together
@@ -34,6 +35,7 @@ def evaluate(
     saver: PredictionSaver,
     tracking: MLflowRun,
     provenance: Mapping[str, Any],
+    extractor_weights: str | None = None,
 ) -> dict[str, Any]:
     """Predict the test fold and say how good the predictions are.
 
@@ -46,6 +48,7 @@ def evaluate(
         saver: writes the predictions.
         tracking: the MLflow run.
         provenance: see :func:`persam_monai.engines.provenance`.
+        extractor_weights: see :func:`predict`.
 
     Returns:
         What ``metrics.json`` says: scores per slide and per patient, and those of always guessing the class that is
@@ -56,7 +59,7 @@ def evaluate(
     """
     _check_same_cohort(card, split.test.schema, provenance)
     with tracking.track():
-        predict(evaluator, network, card, dataset, saver, tracking)
+        predict(evaluator, network, card, dataset, saver, tracking, extractor_weights)
         assert saver.votes is not None
         metrics = _metrics(saver.votes, split)
         write_json(saver.folder / "metrics.json", metrics)
@@ -75,24 +78,36 @@ def predict(
     dataset: BagDataset,
     saver: PredictionSaver,
     tracking: MLflowRun | None = None,
+    extractor_weights: str | None = None,
 ) -> None:
     """Load the model, look for tissue, and let the bags vote. Evaluating and inference share this.
+
+    Args:
+        evaluator: runs the network over ``dataset``.
+        network: the network inside the evaluator's; gets the card's weights.
+        card: of the trained model.
+        dataset: the bags.
+        saver: writes the predictions.
+        tracking: the MLflow run, if there is one.
+        extractor_weights: for slides, if the model was trained on features: what those were extracted with.
 
     Raises:
         UserError: if the weights do not fit, a slide cannot be used, or the folder cannot be written.
     """
     make_writable(saver.folder)
     load_weights(network, card)
-    if dataset.patches.mpp != card.mpp or dataset.patches.size != card.patch_size:
+    join_extractor(network, card, dataset.source.patches, extractor_weights)
+    if dataset.source.patches.mpp != card.mpp or dataset.source.patches.size != card.patch_size:
         logger.warning(
             "The model was trained on patches of %d px at %g µm/px and is asked about patches of %d px at %g µm/px: it "
             "has never seen tissue at that scale.",
             card.patch_size,
             card.mpp,
-            dataset.patches.size,
-            dataset.patches.mpp,
+            dataset.source.patches.size,
+            dataset.source.patches.mpp,
         )
     dataset.prepare()
+    check_features(card, dataset.source)
     dataset.bad_slides.begin()
     evaluator.run()
     report_skipped([dataset], tracking)

@@ -43,6 +43,7 @@ def new_slides(
     record: Mapping[str, Any] | None = None,
     slide_mpp: float | None = None,
     problems_file: str | None = None,
+    require_slides: bool = True,
 ) -> Cohort:
     """The slides to predict, with their records as the model's own schema reads them.
 
@@ -54,6 +55,7 @@ def new_slides(
         record: the clinical record that goes with ``slide``, variable name to value; absent variables are missing.
         slide_mpp: µm per level-0 pixel of ``slide`` if the file does not say.
         problems_file: where the problems of the table are listed, if it has any.
+        require_slides: False where the slides' features are read and the slides need not be there.
 
     Raises:
         UserError: if neither can be read.
@@ -68,14 +70,16 @@ def new_slides(
                 "name it with --table."
             )
         try:
-            return Cohort.load(found, card.schema, require_labels=False, problems_file=problems_file)
+            return Cohort.load(
+                found, card.schema, require_labels=False, problems_file=problems_file, require_slides=require_slides
+            )
         except UserError as error:
             raise UserError(
                 f"{error}\nThe schema is the model's own, in {card.path.with_suffix('.json')}; a clinical.yaml beside "
                 "the table is not read. Correct the cells, or leave them empty where the value is not known."
             ) from error
     path = absolute(str(slide))
-    if not os.path.isfile(path):
+    if require_slides and not os.path.isfile(path):
         raise UserError(f"--slide {slide}: there is no such file.")
     if is_null(record):
         logger.warning("No --record is given: the model predicts from the slide alone, all clinical values missing.")

@@ -192,8 +192,12 @@ def _folds_beside(file: Path) -> str | None:
     return str(folds) if os.path.isfile(folds) else None
 
 
-def make_writable(folder: Path) -> None:
+def make_writable(folder: Path, setting: str = "output_dir") -> None:
     """Make ``folder`` if need be, and make sure that files can be written there.
+
+    Args:
+        folder: to write to.
+        setting: that names it, for the message.
 
     Raises:
         UserError: if they cannot.
@@ -205,8 +209,8 @@ def make_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"output_dir {folder} is not writable: {error.strerror or error}. Name a folder that you may write to "
-            "with --output_dir."
+            f"{setting} {folder} is not writable: {error.strerror or error}. Name a folder that you may write to "
+            f"with --{setting}."
         ) from error
 
 

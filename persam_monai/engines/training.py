@@ -18,25 +18,28 @@ from monai.handlers import CheckpointLoader
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.clinical.statistics import RecordStatistics
 from persam_monai.cohort import Cohort, Split
-from persam_monai.data import BadSlides, BagDataset, PatchSettings
+from persam_monai.data import BadSlides, BagDataset, Source
 from persam_monai.data.bad_slides import SKIPPED_FILE
 from persam_monai.engines.outputs import TrainingFolder
 from persam_monai.errors import UserError
 from persam_monai.files import read_tensors, replacing
 from persam_monai.handlers import MLflowRun
 from persam_monai.losses import PersAMLoss
-from persam_monai.networks import Head, PersAM, describe_head, load_extractor_weights
-from persam_monai.settings import is_yes
+from persam_monai.networks import Head, PersAM, PersAMOnFeatures, describe_head, load_extractor_weights
+from persam_monai.settings import is_null, is_yes
 
 logger = logging.getLogger(__name__)
 
+Network = PersAM | PersAMOnFeatures
+
 ROUNDING = 3e-7  # relative; other processors add up in another order, which may change the last bit of 32
-BLOCKS = ("extractor", "patch_extractor", "head", "loss", "optimizer", "lr_scheduler")  # with settings of their own
+# Of the config, with settings of their own.
+BLOCKS = ("source", "extractor", "patch_extractor", "head", "loss", "optimizer", "lr_scheduler")
 
 
 def train(
     trainer: SupervisedTrainer,
-    network: PersAM,
+    network: Network,
     loss: PersAMLoss,
     cohort: Cohort,
     split: Split,
@@ -71,6 +74,11 @@ def train(
     Raises:
         UserError: for whatever the user can mend.
     """
+    if not isinstance(network, PersAM) and not is_null(extractor_weights):
+        raise UserError(
+            f"--extractor_weights {extractor_weights}: the features are extracted already; weights of an extractor "
+            "belong to extract.json."
+        )
     folder = TrainingFolder(Path(str(output_dir)))
     checkpoint = folder.resumed_from(resume, provenance)
     own = checkpoint is not None and checkpoint.resolve() == folder.checkpoint.resolve()
@@ -80,7 +88,8 @@ def train(
     with tracking.track():
         _fit(network, loss, split)
         if checkpoint is None:
-            load_extractor_weights(network.extractor.backbone, extractor_weights)
+            if isinstance(network, PersAM):
+                load_extractor_weights(network.extractor.backbone, extractor_weights)
         else:
             _go_on_from(checkpoint, trainer, state)
             for bad_slides in _lists(datasets.values()):
@@ -136,7 +145,7 @@ def _lists(datasets: Iterable[BagDataset]) -> list[BadSlides]:
     return list({id(dataset.bad_slides): dataset.bad_slides for dataset in datasets}.values())
 
 
-def _fit(network: PersAM, loss: PersAMLoss, split: Split) -> None:
+def _fit(network: Network, loss: PersAMLoss, split: Split) -> None:
     """Take the record's statistics and the class weights from the training fold, and from nothing else."""
     network.head.fit_records(torch.from_numpy(split.train.clinical_matrix()))
     loss.fit(split.train.class_counts())
@@ -205,14 +214,14 @@ def _digest(content: object) -> str:
 
 
 def describe(
-    network: PersAM, train: Cohort, patches: PatchSettings, bag_size: int, provenance: Mapping[str, Any]
+    network: Network, train: Cohort, source: Source, bag_size: int, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What ``model.json`` says of a network that is being trained.
 
     Args:
         network: has a ``head`` with ``settings``.
         train: the training part of the cohort.
-        patches: what a patch is.
+        source: where the bags come from.
         bag_size: patches in a bag.
         provenance: see :func:`provenance`.
     """
@@ -224,8 +233,9 @@ def describe(
         "statistics": RecordStatistics.fit(train.schema, train.clinical_matrix()).to_dict(),
         "trained_on": {"patients": len(labels), "slides": len(train), "classes": counts},
         "head": describe_head(network.head),
-        "patch_size": patches.size,
-        "mpp": patches.mpp,
+        "patch_size": source.patches.size,
+        "mpp": source.patches.mpp,
+        "features": source.made_by,
         "bag_size": bag_size,
         "settings": dict(provenance),
     }

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from persam_monai.networks import Attention, PersAM
+from persam_monai.networks import Attention, PersAM, PersAMOnFeatures
 from persam_monai.settings import check_settings
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16}
@@ -26,7 +26,7 @@ class AttendingNetwork(nn.Module):
         UserError: if ``precision`` is unknown.
     """
 
-    def __init__(self, network: PersAM, precision: str = "float32") -> None:
+    def __init__(self, network: PersAM | PersAMOnFeatures, precision: str = "float32") -> None:
         super().__init__()
         check_settings({"precision": precision})
         self.network = network

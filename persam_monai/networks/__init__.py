@@ -13,12 +13,23 @@ from persam_monai.networks.baselines import (
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
 from persam_monai.networks.encoder import Encoder, EncoderLayer
 from persam_monai.networks.extractor import PatchExtractor, resnet50_backbone
-from persam_monai.networks.extractor_weights import load_extractor_weights
+from persam_monai.networks.extractor_weights import load_extractor_weights, save_extractor_weights
+from persam_monai.networks.extractors import (
+    OnnxBackbone,
+    TimmBackbone,
+    TorchScriptBackbone,
+    brings_weights,
+    check_extractor,
+    extractor_name,
+    state_sha256,
+    weights_sha256,
+)
 from persam_monai.networks.head import Head
 from persam_monai.networks.optimiser import parameter_groups
-from persam_monai.networks.persam import PersAM, PersAMHead
+from persam_monai.networks.persam import PersAM, PersAMHead, PersAMOnFeatures
 from persam_monai.networks.reference import has_extractor, load_reference_state_dict, reference_settings
 from persam_monai.networks.registry import HEADS, build_head, describe_head
+from persam_monai.networks.seeding import seed_weights
 from persam_monai.networks.tokens import TokenAssembly
 
 __all__ = [
@@ -34,17 +45,28 @@ __all__ = [
     "GatedAttentionMILHead",
     "Head",
     "LateFusionHead",
+    "OnnxBackbone",
     "PatchExtractor",
     "PersAM",
     "PersAMHead",
+    "PersAMOnFeatures",
+    "TimmBackbone",
     "TokenAssembly",
+    "TorchScriptBackbone",
     "TransformerHead",
+    "brings_weights",
     "build_head",
+    "check_extractor",
     "describe_head",
+    "extractor_name",
     "has_extractor",
     "load_extractor_weights",
     "load_reference_state_dict",
     "parameter_groups",
     "reference_settings",
     "resnet50_backbone",
+    "save_extractor_weights",
+    "seed_weights",
+    "state_sha256",
+    "weights_sha256",
 ]

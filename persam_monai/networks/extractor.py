@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.networks.nets import resnet50
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -41,46 +43,71 @@ class PatchExtractor(nn.Module):
     decoder's rows ``[B, N, H, W, 3]`` (seen as ``[B, 3, N, H, W]``) reaches the first convolution as channels-last
     without a change of layout.
 
+    A backbone is any module that keeps to this contract, which :func:`~persam_monai.networks.check_extractor` tests:
+    it takes ``[n, 3, s, s]``, float32, scaled to [0, 1] and standardised, for any n from 1, and gives ``[n, D]``,
+    floating and finite; in eval mode each row depends on its own patch alone. It may say of itself, as attributes:
+
+    * ``pixel_mean``, ``pixel_std``: three numbers each, red, green and blue;
+    * ``input_size``: s, where it takes no other;
+    * ``feature_dim``: D;
+    * ``extractor_name``: what feature files call it;
+    * ``weights_sha256``: of the file that its weights come from, where they are not in its state dict;
+    * ``brings_weights``: true where they are not random although none were loaded.
+
     Args:
-        backbone: any module from ``[n, 3, H, W]`` to ``[n, D]``, as MONAI's ``resnet50`` with ``feed_forward=False``.
-        feature_dim: D, what the backbone gives per patch.
+        backbone: a module that keeps to the contract, as MONAI's ``resnet50`` with ``feed_forward=False``.
+        feature_dim: D, what the backbone gives per patch; ``None`` takes the backbone's own, and where it has none,
+            whatever it gives. Then ``feature_dim`` of this module is 0 until ``check_extractor`` has found it.
         chunk: at most so many patches go through the backbone at once; ``None`` takes all. It bounds memory at
             inference; in training each chunk has batch-norm statistics of its own.
-        mean: of red, green and blue, after scaling to [0, 1].
-        std: of red, green and blue, after scaling to [0, 1].
+        mean: of red, green and blue, after scaling to [0, 1]; ``None`` takes the backbone's own, else ImageNet's.
+        std: as ``mean``.
         checkpointing: in training, keep of each chunk only its features and compute the rest again when gradients are
             asked for. The gradients are the same, memory is that of one chunk, time about a third more. Worth it with
             ``chunk`` only.
+        input_size: side in pixels to which patches of another size are resized (bilinear, with anti-aliasing) before
+            they enter the backbone; ``None`` takes the backbone's own, and where it has none, patches as they are.
+        frozen: the backbone stays as it is: in eval mode whatever ``train()`` says, and without gradients.
 
     Raises:
-        ValueError: if ``chunk`` is less than 1, or ``mean`` and ``std`` are not three numbers with ``std`` above 0.
+        ValueError: if ``chunk``, ``feature_dim`` or ``input_size`` is less than 1, or ``mean`` and ``std`` are not
+            three numbers with ``std`` above 0.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
-        feature_dim: int = 2048,
+        feature_dim: int | None = None,
         chunk: int | None = None,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         checkpointing: bool = False,
+        input_size: int | None = None,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
-        chunk, checkpointing = (
-            or_none(chunk),
-            is_yes(checkpointing),
-        )  # the command line hands over null and false as text
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be at least 1 patch or None, got {chunk}.")
+        # The command line hands over null and false as text.
+        mean = _statistics(_first(mean, getattr(backbone, "pixel_mean", None), IMAGENET_MEAN))
+        std = _statistics(_first(std, getattr(backbone, "pixel_std", None), IMAGENET_STD))
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(f"mean and std must be three numbers each, std above 0; got {mean} and {std}.")
         # The weights' layout too, or each convolution converts them anew.
         self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.feature_dim = feature_dim
-        self.chunk = 0 if chunk is None else chunk
-        self.checkpointing = checkpointing
+        self.feature_dim = _at_least_one("feature_dim", _first(feature_dim, getattr(backbone, "feature_dim", None)))
+        self.chunk = _at_least_one("chunk", or_none(chunk))
+        self.input_size = _at_least_one("input_size", _first(input_size, getattr(backbone, "input_size", None)))
+        self.checkpointing, self.frozen = is_yes(checkpointing), is_yes(frozen)
         self.pixel_mean = nn.Buffer(torch.tensor(mean, dtype=torch.float32))
         self.pixel_std = nn.Buffer(torch.tensor(std, dtype=torch.float32))
+        if self.frozen:
+            self.backbone.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> PatchExtractor:
+        """As of every module, but a frozen backbone stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
         """Features of every patch.
@@ -107,15 +134,23 @@ class PatchExtractor(nn.Module):
         if real.shape[0] < bags * places:
             patches = patches[real]  # [n, H, W, 3], indexed before the permutation so that channels stay last
         features = self._extract(patches)  # [n, D]
-        everywhere = features.new_zeros((bags * places, self.feature_dim))
+        everywhere = features.new_zeros((bags * places, features.shape[1]))
         everywhere = everywhere.index_copy(0, real, features)  # [B·N, D]
         return everywhere.unflatten(0, [bags, places]).transpose(1, 2)  # [B, D, N]
 
     def _extract(self, patches: Tensor) -> Tensor:
-        """``[n, H, W, 3]`` pixels to ``[n, D]`` features, chunk by chunk."""
+        """``[n, H, W, 3]`` pixels to ``[n, D]`` features, without gradients where the backbone is frozen."""
         count = patches.shape[0]
         if count == 0:  # a batch of empty bags; batch-norm refuses to see nothing
             return self.pixel_mean.new_zeros((0, self.feature_dim))
+        if not torch.jit.is_scripting() and self.frozen:
+            with torch.no_grad():
+                return self._in_chunks(patches)
+        return self._in_chunks(patches)
+
+    def _in_chunks(self, patches: Tensor) -> Tensor:
+        """``[n, H, W, 3]`` pixels to ``[n, D]`` features, chunk by chunk."""
+        count = patches.shape[0]
         parts = 1 if self.chunk == 0 else (count + self.chunk - 1) // self.chunk
         step = (count + parts - 1) // parts  # nearly equal parts: a remainder of one has no batch-norm statistics
         features: list[Tensor] = []
@@ -129,13 +164,29 @@ class PatchExtractor(nn.Module):
 
     def _features(self, patches: Tensor) -> Tensor:
         """``[n, H, W, 3]`` pixels to ``[n, D]`` features, in one go."""
+        features = self.backbone(self.standardise(patches))
+        if features.dim() != 2 or (self.feature_dim > 0 and features.shape[1] != self.feature_dim):
+            expected = str(self.feature_dim) if self.feature_dim > 0 else "D"
+            raise ValueError(f"The extractor must give [n, {expected}] (feature_dim), got {features.shape}.")
+        return features
+
+    @torch.jit.export
+    def standardise(self, patches: Tensor) -> Tensor:
+        """What the backbone sees.
+
+        Args:
+            patches: ``[n, H, W, 3]``, uint8 or floating, 0–255.
+
+        Returns:
+            ``[n, 3, s, s]``, standardised and of the backbone's size, in the same memory order if none is changed.
+        """
         gain = 1 / (255 * self.pixel_std)  # 255: the brightest byte
         shift = -self.pixel_mean / self.pixel_std
-        pixels = torch.addcmul(shift, patches.to(gain.dtype), gain)
-        features = self.backbone(pixels.permute(0, 3, 1, 2))  # [n, 3, H, W], channels last → [n, D]
-        if features.dim() != 2 or features.shape[1] != self.feature_dim:
-            raise ValueError(f"The extractor must give [n, {self.feature_dim}] (feature_dim), got {features.shape}.")
-        return features
+        pixels = torch.addcmul(shift, patches.to(gain.dtype), gain).permute(0, 3, 1, 2)  # [n, 3, H, W], channels last
+        size = self.input_size
+        if size > 0 and (pixels.shape[2] != size or pixels.shape[3] != size):
+            pixels = F.interpolate(pixels, size=[size, size], mode="bilinear", align_corners=False, antialias=True)
+        return pixels
 
     @torch.jit.unused
     def _checkpointed(self, patches: Tensor) -> Tensor:
@@ -149,10 +200,35 @@ class PatchExtractor(nn.Module):
         return nullcontext(), _untracked(self.backbone)
 
     @torch.jit.unused
+    def pixel_settings(self) -> dict[str, Any]:
+        """What decides, beside the backbone, which features a patch has: ``mean``, ``std``, ``input_size``."""
+        return {
+            "mean": self.pixel_mean.tolist(),
+            "std": self.pixel_std.tolist(),
+            "input_size": self.input_size or None,
+        }
+
+    @torch.jit.unused
     def set_pixel_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Replaces the mean and standard deviation of red, green and blue (pixels scaled to [0, 1])."""
         self.pixel_mean.copy_(torch.tensor(mean))
         self.pixel_std.copy_(torch.tensor(std))
+
+
+def _first(*choices: Any) -> Any:
+    """The first that says something."""
+    return next((choice for choice in choices if or_none(choice) is not None), None)
+
+
+def _statistics(values: Sequence[float]) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _at_least_one(name: str, value: int | None) -> int:
+    """``value``, or 0 where there is none: what TorchScript needs a number for."""
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise ValueError(f"{name} must be at least 1 or None, got {value!r}.")
+    return value or 0
 
 
 @contextmanager

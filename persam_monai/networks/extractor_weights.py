@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pretrained weights for the extractor."""
+"""Weights for the extractor: pretrained, from a model of ours, and saved again."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from persam_monai.errors import UserError, raise_together
-from persam_monai.files import read_tensors
+from persam_monai.files import read_tensors, replacing
+from persam_monai.networks.extractor import IMAGENET_MEAN, IMAGENET_STD, PatchExtractor
 from persam_monai.settings import is_null
 
 logger = logging.getLogger(__name__)
@@ -21,27 +22,102 @@ logger = logging.getLogger(__name__)
 IMAGENET_URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
 
 
-def load_extractor_weights(backbone: nn.Module, source: str | PathLike[str] | None) -> None:
-    """Loads torchvision-style ResNet50 weights into ``backbone``, dropping the classifier ``fc.*``.
+_CURE = "For the extractor, expected what torch.save(model.state_dict(), path) writes."
+
+# Where model.pt keeps the extractor.
+_OURS = "extractor.backbone."
+_STATISTICS = ("extractor.pixel_mean", "extractor.pixel_std")
+
+
+def load_extractor_weights(extractor: nn.Module, source: str | PathLike[str] | None) -> None:
+    """Loads weights into an extractor, dropping the classifier (``fc.*``, or what timm says it is).
 
     Args:
-        backbone: MONAI's ``resnet50`` with ``spatial_dims=2``, ``feed_forward=False`` and ``bias_downsample=False``,
-            or another module with the keys of the file.
-        source: ``"imagenet"`` (fetched once, then kept in PyTorch Hub's cache), the path of a file with a state dict
-            (of ImageNet, of pathology), or ``None``, which leaves ``backbone`` as it is.
+        extractor: a backbone with the keys of the file, as MONAI's ``resnet50`` with ``spatial_dims=2``,
+            ``feed_forward=False`` and ``bias_downsample=False`` has those of torchvision's ResNet50; or a
+            :class:`~persam_monai.networks.PatchExtractor` around one, which then also takes over the pixel statistics
+            that one of our models was trained with.
+        source: ``"imagenet"`` (fetched once, then kept in PyTorch Hub's cache); the path of a file with a state dict
+            (of ImageNet, of pathology, of :func:`save_extractor_weights`, ``.safetensors`` too), or of one of our
+            ``model.pt``, whose extractor alone is taken; or ``None``, which leaves the weights as they are.
 
     Raises:
-        UserError: if the file is missing, cannot be fetched, is no state dict of tensors, or does not fit; nothing is
-            loaded then.
+        UserError: if the file is missing, cannot be fetched, is no state dict of tensors, or does not fit, or the
+            extractor is a file that brings its weights; nothing is loaded then.
     """
+    backbone = extractor.backbone if isinstance(extractor, PatchExtractor) else extractor
+    is_file = isinstance(getattr(backbone, "weights_sha256", None), str)
     if is_null(source):
-        logger.info("The extractor starts from random weights.")
+        own = is_file or getattr(backbone, "brings_weights", False)
+        logger.info("The extractor %s.", "brings its own weights" if own else "starts from random weights")
         return
+    if is_file:
+        raise UserError(
+            f"The extractor {getattr(backbone, 'extractor_name', '')} is a file that brings its own weights; there is "
+            f"no place for those of {source}. Leave extractor_weights out, or take another extractor."
+        )
     name, state = _imagenet() if source == "imagenet" else _read(Path(str(source)))
-    weights = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    weights = _weights_of_backbone(backbone, state)
+    if not weights:
+        raise UserError(
+            f"{name} holds no extractor. A model that was trained on extracted features has none: name the file that "
+            "its features were extracted with."
+        )
     raise_together(f"{name} does not fit the extractor", _problems(backbone.state_dict(), weights))
     backbone.load_state_dict(weights, strict=False)  # all is checked but batch counts, which old files lack
     logger.info("The extractor starts from %s (%d tensors).", name, len(weights))
+    if all(key in state for key in _STATISTICS):
+        _take_statistics(extractor, name, *(state[key].tolist() for key in _STATISTICS))
+
+
+def save_extractor_weights(extractor: nn.Module, path: str | PathLike[str]) -> None:
+    """Writes a backbone's state dict, whole or not at all, for :func:`load_extractor_weights`.
+
+    Args:
+        extractor: a backbone, or a :class:`~persam_monai.networks.PatchExtractor` around one.
+        path: the file's place; its folder is made.
+
+    Raises:
+        UserError: if the file cannot be written, or the extractor is itself a file.
+    """
+    backbone = extractor.backbone if isinstance(extractor, PatchExtractor) else extractor
+    if isinstance(getattr(backbone, "weights_sha256", None), str):
+        raise UserError(f"The extractor {getattr(backbone, 'extractor_name', '')} is a file already; keep that.")
+    state = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in backbone.state_dict().items()
+    }
+    with replacing(path) as partial:
+        torch.save(state, partial)
+
+
+def _weights_of_backbone(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's part of a file's state dict, by the backbone's own names."""
+    if any(key.startswith(_OURS) for key in state):
+        return {key.removeprefix(_OURS): value for key, value in state.items() if key.startswith(_OURS)}
+    expected, prefix = backbone.state_dict(), getattr(backbone, "weights_prefix", "")
+    if any(key in state for key in expected):
+        prefix = ""  # the names of save_extractor_weights
+    classifier = tuple(f"{prefix}{part}." for part in getattr(backbone, "weights_dropped", ("fc",)))
+    named = {f"{prefix}{key}": value for key, value in state.items()}
+    weights = {key: value for key, value in named.items() if key in expected or not key.startswith(classifier)}
+    of_ours = all(key.startswith("head.") for key in weights) and not any(key in expected for key in weights)
+    return {} if of_ours else weights
+
+
+def _take_statistics(extractor: nn.Module, name: str, mean: list[float], std: list[float]) -> None:
+    """What our model's pixels were standardised by: taken over where there is a place for it, else said."""
+    own: tuple[Sequence[float], Sequence[float]]
+    if isinstance(extractor, PatchExtractor):
+        own, there = (extractor.pixel_mean.tolist(), extractor.pixel_std.tolist()), "those are taken over"
+        extractor.set_pixel_statistics(mean, std)
+    else:
+        own = (getattr(extractor, "pixel_mean", IMAGENET_MEAN), getattr(extractor, "pixel_std", IMAGENET_STD))
+        there = "set mean and std of patch_extractor so"
+    if not torch.allclose(torch.tensor(own), torch.tensor((mean, std))):
+        logger.warning(
+            "%s was trained with pixels of mean %s and std %s, not %s and %s; %s.", name, mean, std, *own, there
+        )
 
 
 def _imagenet() -> tuple[str, Mapping[str, Tensor]]:
@@ -65,14 +141,30 @@ def _read(path: Path) -> tuple[str, Mapping[str, Tensor]]:
     """Name and state dict of a file."""
     if not path.is_file():
         raise UserError(
-            f"The extractor's weights {path} are not a file. Expected a path to a torchvision-style ResNet50 state "
-            'dict (.pth), "imagenet", or null for random weights.'
+            f"The extractor's weights {path} are not a file. Expected a path to a state dict that fits the extractor "
+            '(.pth, .safetensors) or to a trained model.pt, "imagenet", or null for none.'
         )
-    state = read_tensors(path, "For the extractor, expected what torch.save(model.state_dict(), path) writes.")
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else read_tensors(path, _CURE)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         found = f"keys {list(state)[:5]}" if isinstance(state, Mapping) else type(state).__name__
         raise UserError(f"The extractor's weights {path} are no state dict: expected tensors by name, found {found}.")
     return str(path), state
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
+    """State dict of a file in the format of Hugging Face's hub."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(
+            f"{path} needs the library safetensors, which is not installed: pip install safetensors."
+        ) from error
+    try:
+        state: Mapping[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read as safetensors: {error}. Copy it anew.") from error
+    return state
 
 
 def _problems(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:

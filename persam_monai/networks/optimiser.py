@@ -33,8 +33,8 @@ def parameter_groups(
         decay_norms: whether norms, biases, tokens and embeddings decay too, as in the paper.
 
     Returns:
-        Groups with ``name``, ``params``, ``lr`` and ``weight_decay``; every parameter is in exactly one, and groups
-        without parameters are left out.
+        Groups with ``name``, ``params``, ``lr`` and ``weight_decay``; every parameter that learns is in exactly one.
+        Frozen parameters (``requires_grad`` false) and groups without parameters are left out.
     """
     rates = {"extractor": lr_extractor, "head": lr_head, "clinical": lr_clinical}
     kinds = [(room, exempt) for room in rates for exempt in (False, True)]
@@ -64,4 +64,4 @@ def _belongs(item: tuple[str, Tensor], room: str, exempt: bool, decay_norms: boo
     elif "clinical_encoder" in parts and "tokens" not in parts:
         its_room = "clinical"
     is_exempt = not decay_norms and (parameter.dim() < 2 or "tokens" in parts)  # norms and biases have one dimension
-    return its_room == room and is_exempt == exempt
+    return parameter.requires_grad and its_room == room and is_exempt == exempt

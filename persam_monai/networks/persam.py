@@ -106,3 +106,35 @@ class PersAM(nn.Module):
         else:
             features = torch.zeros((image.shape[0], self.head.feature_dim, image.shape[2]), device=image.device)
         return self.head.attend(features, clinical, mask)
+
+
+class PersAMOnFeatures(nn.Module):
+    """The network without its extractor, for features that were extracted before.
+
+    What it has learnt is named as in :class:`PersAM`, so that an extractor can be put before it afterwards.
+
+    Args:
+        head: as of :class:`PersAM`.
+    """
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, image: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Class logits ``[B, C]``; arguments as in :meth:`attend`."""
+        return self.attend(image, clinical, mask).logits
+
+    @torch.jit.export
+    def attend(self, image: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
+        """Class logits and attentions.
+
+        Args:
+            image: features ``[B, D, N]`` of any floating type.
+            clinical: as of :meth:`PersAM.attend`.
+            mask: as of :meth:`PersAM.attend`.
+
+        Returns:
+            As :meth:`persam_monai.networks.head.Head.attend`.
+        """
+        return self.head.attend(at_least_float32(image), clinical, mask)

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.bundle.forking import Forker
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = Path("bundle/configs")
 SMALL = Path("tests/bundle/small.json")
 SMALL_EXTRACTOR = Path("tests/bundle/small_extractor.json")
+FORKER = Forker()
 
 
 def command(run_id: str, configs: list[Path] | list[str], **overrides: Any) -> list[str]:
@@ -25,7 +28,7 @@ def command(run_id: str, configs: list[Path] | list[str], **overrides: Any) -> l
 
 def run_bundle(run_id: str, configs: list[Path], **overrides: Any) -> subprocess.CompletedProcess[str]:
     """Run the bundle's command line from the repository root."""
-    return subprocess.run(command(run_id, configs, **overrides), cwd=ROOT, capture_output=True, text=True)
+    return FORKER.run(command(run_id, configs, **overrides)[3:], ROOT)
 
 
 def run_well(run_id: str, configs: list[Path], **overrides: Any) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
-from persam_monai.data import BadSlides, BagDataset, PatchSettings, RandomBags
+from persam_monai.data import BadSlides, BagDataset, PatchSettings, RandomBags, SlidePatches
 from persam_monai.errors import UserError
 from persam_monai.privacy import pseudonym
 from persam_monai.synthetic import write_pyramid
@@ -37,7 +37,7 @@ def slides(tmp_path: Path, schema: ClinicalSchema, picture: Picture) -> Cohort:
 
 
 def dataset(slides: Cohort, bad_slides: BadSlides | None = None, label: str = "training") -> BagDataset:
-    return BagDataset(slides, RandomBags(2, 30), SMALL, label=label, bad_slides=bad_slides)
+    return BagDataset(slides, RandomBags(2, 30), SlidePatches(SMALL), label=label, bad_slides=bad_slides)
 
 
 def test_by_default_bad_slides_are_errors_reported_together(slides: Cohort, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from persam_monai.data import (
     PartitionBags,
     PatchSettings,
     RandomBags,
+    SlidePatches,
     collate_bags,
 )
 from persam_monai.errors import UserError
@@ -33,7 +34,7 @@ SMALL = PatchSettings(size=32)
 @pytest.fixture(scope="module")
 def dataset(cohort: Cohort) -> BagDataset:
     """16, 16 and 4 cells in bags of 6: two, two and one bag."""
-    return BagDataset(cohort, RandomBags(6, 30, seed=5), SMALL, augment=True, seed=5).prepare()
+    return BagDataset(cohort, RandomBags(6, 30, seed=5), SlidePatches(SMALL), augment=True, seed=5).prepare()
 
 
 def batches(dataset: BagDataset, epoch: int = 1, **settings: Any) -> list[dict[str, torch.Tensor]]:
@@ -69,18 +70,18 @@ def test_the_bags_of_an_epoch_are_known_after_looking_for_tissue(cohort: Cohort,
     assert [(key.slide, key.bag) for key in dataset.keys(0)] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
     assert len(dataset) == 5
     with pytest.raises(TypeError, match=r"prepare\(\)"):
-        len(BagDataset(cohort, RandomBags(6, 30), SMALL))
+        len(BagDataset(cohort, RandomBags(6, 30), SlidePatches(SMALL)))
 
 
 def test_an_unlabelled_slide_has_label_minus_one(cohort: Cohort) -> None:
     unlabelled = cohort.subset([replace(cohort.entries[2], label=None)])
-    assert BagDataset(unlabelled, RandomBags(2, 1), SMALL).prepare()[BagKey(0, 0, 0)]["label"] == -1
+    assert BagDataset(unlabelled, RandomBags(2, 1), SlidePatches(SMALL)).prepare()[BagKey(0, 0, 0)]["label"] == -1
 
 
 def test_orientations_are_random_in_training_only(cohort: Cohort, dataset: BagDataset) -> None:
     drawn = np.concatenate([dataset[key]["orientation"] for epoch in range(8) for key in dataset.keys(epoch)])
     assert set(drawn.tolist()) == set(range(8))
-    plain = BagDataset(cohort, RandomBags(6, 30), SMALL).prepare()
+    plain = BagDataset(cohort, RandomBags(6, 30), SlidePatches(SMALL)).prepare()
     assert not any(plain[key]["orientation"].any() for key in plain.keys(1))
 
 
@@ -158,7 +159,7 @@ def test_a_single_bag_is_not_copied(dataset: BagDataset) -> None:
 
 def test_partitions_look_at_every_cell_of_a_slide(cohort: Cohort) -> None:
     patches = PatchSettings(size=200, sampling="grid")
-    dataset = BagDataset(cohort, PartitionBags(7, "all", 2), patches).prepare()
+    dataset = BagDataset(cohort, PartitionBags(7, "all", 2), SlidePatches(patches)).prepare()
     for slide, side in enumerate([1024, 1024, 512]):
         places = np.concatenate([dataset[key]["locations"] for key in dataset.keys(0) if key.slide == slide])
         grid = [(x, y) for y in range(0, side - 199, 200) for x in range(0, side - 199, 200)]
@@ -179,7 +180,7 @@ def test_all_slides_that_cannot_be_used_are_reported_together(
     names = ["text.svs", "glass.tif", "unknown.tif", "coarse.tif", "missing.svs"]
     bad = Cohort((*cohort.entries, *(entry(tmp_path / name, schema) for name in names)), schema)
     with pytest.raises(UserError) as caught:
-        BagDataset(bad, RandomBags(2, 1), SMALL).prepare()
+        BagDataset(bad, RandomBags(2, 1), SlidePatches(SMALL)).prepare()
     lines = str(caught.value).splitlines()[1:]
     assert len(lines) == len(names)
     for line, name, cure in zip(
@@ -196,7 +197,7 @@ def test_a_slide_that_goes_bad_later_ends_with_its_own_message(
 ) -> None:
     path = tmp_path / "slide.tif"
     write_pyramid(path, picture(512, 512), mpp=0.25)
-    dataset = BagDataset(Cohort((entry(path, schema),), schema), RandomBags(2, 1), SMALL).prepare()
+    dataset = BagDataset(Cohort((entry(path, schema),), schema), RandomBags(2, 1), SlidePatches(SMALL)).prepare()
     path.write_bytes(b"gone")
     with pytest.raises(UserError) as caught:
         batches(dataset, num_workers=num_workers)
@@ -219,4 +220,4 @@ def test_a_slide_that_goes_bad_later_ends_with_its_own_message(
 )
 def test_impossible_patches_are_refused_by_name(cohort: Cohort, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        BagDataset(cohort, RandomBags(2, 1), PatchSettings(**settings)).prepare()
+        BagDataset(cohort, RandomBags(2, 1), SlidePatches(PatchSettings(**settings))).prepare()

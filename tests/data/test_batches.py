@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from persam_monai.cohort import Cohort
-from persam_monai.data import BadSlides, BagDataset, BagKey, PatchSettings, RandomBags, collate_bags
+from persam_monai.data import BadSlides, BagDataset, BagKey, PatchSettings, RandomBags, SlidePatches, collate_bags
 from persam_monai.data.batches import BagBatches, Parcel, without
 from persam_monai.data.ring import PAGE, Ring
 from persam_monai.data.workers import Busy
@@ -23,7 +23,7 @@ Batch = dict[str, Any]
 @pytest.fixture(scope="module")
 def dataset(cohort: Cohort) -> BagDataset:
     """16, 16 and 4 cells in bags of 6: two, two and one bag."""
-    return BagDataset(cohort, RandomBags(6, 30, seed=5), SMALL, augment=True, seed=5).prepare()
+    return BagDataset(cohort, RandomBags(6, 30, seed=5), SlidePatches(SMALL), augment=True, seed=5).prepare()
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ class FakeWorker:
 def batches(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> BagBatches:
     """As in a worker process, with a ring of two slots."""
     dataset = BagDataset(
-        cohort, RandomBags(6, 30, seed=5), SMALL, augment=True, seed=5, bad_slides=BadSlides("skip")
+        cohort, RandomBags(6, 30, seed=5), SlidePatches(SMALL), augment=True, seed=5, bad_slides=BadSlides("skip")
     ).prepare()
     made = BagBatches(dataset, Busy(1), threads=1)
     monkeypatch.setattr("persam_monai.data.batches.get_worker_info", FakeWorker)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persam_monai.data import PartitionBags, RandomBags
+from persam_monai.data import InOrder, PartitionBags, RandomBags
 from persam_monai.errors import UserError
 
 
@@ -68,12 +68,21 @@ def test_partitions_differ_from_each_other_and_depend_on_the_seed_alone() -> Non
     assert set(one) != set(PartitionBags(10, "all", 2, 1).choose(100, "a", 1, 0))
 
 
+@pytest.mark.parametrize(("cells", "sizes"), [(1, [1]), (10, [10]), (11, [10, 1]), (20, [10, 10]), (25, [10, 10, 5])])
+def test_in_order_every_cell_comes_once_and_only_the_last_part_is_not_full(cells: int, sizes: list[int]) -> None:
+    draw = InOrder(10)
+    drawn = [draw.choose(cells, "a", 1, bag) for bag in range(draw.count(cells))]
+    assert [len(bag) for bag in drawn] == sizes
+    np.testing.assert_array_equal(np.concatenate(drawn), np.arange(cells))
+
+
 @pytest.mark.parametrize(
     ("rule", "settings", "name"),
     [
         (RandomBags, {"bag_size": 0, "max_bags_per_slide": 1}, "bag_size is 0"),
         (RandomBags, {"bag_size": 2.5, "max_bags_per_slide": 1}, "bag_size is 2.5"),
         (RandomBags, {"bag_size": 10, "max_bags_per_slide": -1}, "max_bags_per_slide is -1"),
+        (InOrder, {"bag_size": None}, "bag_size is None"),
         (PartitionBags, {"bag_size": "ten"}, "bag_size is 'ten'"),
         (PartitionBags, {"bag_size": 10, "patches_per_slide": "most"}, "patches_per_slide is 'most'"),
         (PartitionBags, {"bag_size": 10, "patches_per_slide": 0}, "patches_per_slide is 0"),

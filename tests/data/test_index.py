@@ -19,6 +19,7 @@ from persam_monai.data import (
     PatchSettings,
     RandomBags,
     SlideIndex,
+    SlidePatches,
     index_slide,
     index_slides,
 )
@@ -144,6 +145,6 @@ def test_looking_for_tissue_leaves_the_global_random_state_alone(slides: Cohort,
 
 
 def test_a_dataset_looks_with_its_workers(slides: Cohort, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    dataset = BagDataset(slides, RandomBags(4, 30), SMALL, index_dir=tmp_path, index_workers=2).prepare()
+    dataset = BagDataset(slides, RandomBags(4, 30), SlidePatches(SMALL, index_dir=tmp_path, index_workers=2)).prepare()
     assert len(dataset) == 4 + 1 + 2 + 1 + 6
     assert len(list(tmp_path.iterdir())) == 5

@@ -17,7 +17,16 @@ import pytest
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort.entry import SlideEntry
-from persam_monai.data import BagDataset, IndexCache, PatchSettings, RandomBags, SlideIndex, index_home, index_slides
+from persam_monai.data import (
+    BagDataset,
+    IndexCache,
+    PatchSettings,
+    RandomBags,
+    SlideIndex,
+    SlidePatches,
+    index_home,
+    index_slides,
+)
 from persam_monai.slides import PatchCells, Slide
 from persam_monai.slides.packed import PackedMask
 from tests.data.making import Picture, cohort_of, write_slides
@@ -96,7 +105,7 @@ def test_a_prepared_dataset_reads_the_same_bags_from_what_was_kept(
 ) -> None:
     data = cohort_of(entry.path.parent, schema, [entry.slide])
     datasets = [
-        BagDataset(data, RandomBags(2, 2), SMALL, index_dir=place).prepare()
+        BagDataset(data, RandomBags(2, 2), SlidePatches(SMALL, index_dir=place)).prepare()
         for place in (None, tmp_path / "index", tmp_path / "index")
     ]
     assert len(opened) == 2
@@ -275,7 +284,7 @@ def test_two_processes_may_fill_the_same_folder(
 
     def prepare() -> None:
         together.wait(60)
-        BagDataset(data, RandomBags(2, 1), SMALL, index_dir=cache.folder).prepare()
+        BagDataset(data, RandomBags(2, 1), SlidePatches(SMALL, index_dir=cache.folder)).prepare()
 
     processes = [context.Process(target=prepare) for _ in range(2)]
     for process in processes:
@@ -298,7 +307,7 @@ def test_where_nothing_can_be_kept_that_is_said_once_and_the_work_goes_on(
     (tmp_path / "file").write_text("mine")
     data = cohort_of(tmp_path / "slides", schema, names)
     with caplog.at_level(logging.WARNING):
-        dataset = BagDataset(data, RandomBags(2, 1), SMALL, index_dir=tmp_path / "file").prepare()
+        dataset = BagDataset(data, RandomBags(2, 1), SlidePatches(SMALL, index_dir=tmp_path / "file")).prepare()
     assert len(dataset) == 3
     (message,) = [record.getMessage() for record in caplog.records]
     assert str(tmp_path / "file") in message

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,16 @@ import tifffile
 import torch
 
 from persam_monai.clinical import ClinicalSchema
-from persam_monai.data import BadSlides, BagDataset, BagKey, BagLoader, PartitionBags, PatchSettings, RandomBags
+from persam_monai.data import (
+    BadSlides,
+    BagDataset,
+    BagKey,
+    BagLoader,
+    PartitionBags,
+    PatchSettings,
+    RandomBags,
+    SlidePatches,
+)
 from persam_monai.errors import UserError
 from tests.data.making import Picture, cohort_of, garble, write_slides
 
@@ -47,15 +58,21 @@ def copied(slides: Path, tmp_path: Path) -> Path:
 def bags_of(folder: Path, schema: ClinicalSchema, bad_slides: BadSlides | None = None) -> BagDataset:
     data = cohort_of(folder, schema, list(SIDES))
     return BagDataset(
-        data, PartitionBags(6, "all", 1), SMALL, augment=True, seed=3, label="training", bad_slides=bad_slides
+        data,
+        PartitionBags(6, "all", 1),
+        SlidePatches(SMALL),
+        augment=True,
+        seed=3,
+        label="training",
+        bad_slides=bad_slides,
     ).prepare()
 
 
 def damage(dataset: BagDataset, bag: int = 1) -> None:
     """Garble a tile that belongs to one bag of the bad slide. The cells are its tiles, row by row."""
-    entry, index = dataset.entries[BAD], dataset.index[BAD]
-    assert index is not None
-    assert len(index.cells) == 16
+    entry, instances = dataset.entries[BAD], dataset.instances[BAD]
+    assert instances is not None
+    assert len(instances) == 16
     garble(entry.path, int(dataset.draw.choose(16, entry.slide, 1, bag)[2]))
 
 
@@ -285,6 +302,52 @@ def test_a_worker_may_die_while_the_training_computes(slides: Path, schema: Clin
     assert of_good(received) == wanted
 
 
+@pytest.mark.parametrize(("num_workers", "ahead"), [(0, 1), (1, 2), (2, 4)])
+def test_bags_of_a_generator_are_asked_for_a_few_batches_ahead(
+    slides: Path, schema: ClinicalSchema, num_workers: int, ahead: int
+) -> None:
+    dataset = bags_of(slides, schema)
+    asked = []
+
+    def keys() -> Iterator[BagKey]:
+        for key in dataset.keys(0):
+            asked.append(key)
+            yield key
+
+    received = []
+    for batch in BagLoader(dataset, num_workers=num_workers).batches(keys()):
+        received.append(batch)
+        assert len(asked) <= len(received) + ahead
+    assert names_of(received) == wanted_names(dataset, 0, {0, 1, 2, 3})
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_generator_goes_on_where_a_worker_died(
+    slides: Path, schema: ClinicalSchema, num_workers: int, batch_size: int
+) -> None:
+    dataset = bags_of(slides, schema, BadSlides("skip"))
+    wanted = wanted_names(dataset, 0, {0, 2, 3})
+    dies(dataset)
+    loader = BagLoader(dataset, batch_size, num_workers=num_workers)
+    received = list(loader.batches(key for key in dataset.keys(0)))
+    assert of_good(received) == wanted
+    assert max(names_of(received).values()) == 1
+    assert dataset.skipped == {BAD}
+
+
+def test_what_a_generator_raises_ends_the_workers(slides: Path, schema: ClinicalSchema) -> None:
+    dataset = bags_of(slides, schema)
+
+    def keys() -> Iterator[BagKey]:
+        yield from dataset.keys(0)[:4]
+        raise UserError("the folder is full")
+
+    with pytest.raises(UserError, match="the folder is full"):
+        list(BagLoader(dataset, num_workers=2).batches(keys()))
+    assert multiprocessing.active_children() == []
+
+
 def test_an_epoch_that_is_left_early_can_be_followed_by_a_whole_one(slides: Path, schema: ClinicalSchema) -> None:
     dataset = bags_of(slides, schema)
     loader = BagLoader(dataset, num_workers=2)
@@ -295,7 +358,7 @@ def test_an_epoch_that_is_left_early_can_be_followed_by_a_whole_one(slides: Path
 
 def test_workers_memory_and_files_are_given_back(slides: Path, schema: ClinicalSchema) -> None:
     data = cohort_of(slides, schema, list(SIDES))
-    dataset = BagDataset(data, RandomBags(16, 1), PatchSettings(size=128)).prepare()  # 3.1 MB a batch
+    dataset = BagDataset(data, RandomBags(16, 1), SlidePatches(PatchSettings(size=128))).prepare()  # 3.1 MB a batch
     loader = BagLoader(dataset, batch_size=4, num_workers=2)
 
     def used() -> tuple[int, int]:

@@ -13,7 +13,7 @@ import torch
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
-from persam_monai.data import BagDataset, BagLoader, PatchSettings, RandomBags
+from persam_monai.data import BagDataset, BagLoader, PatchSettings, RandomBags, SlidePatches
 from persam_monai.data.loader import SLOTS
 from persam_monai.data.ring import PAGE, Ring
 from tests.data.making import Picture, cohort_of, write_slides
@@ -177,7 +177,7 @@ def content(batch: dict[str, torch.Tensor]) -> dict[str, tuple[torch.dtype, torc
 def test_batches_from_the_ring_are_those_read_in_process_bit_for_bit(
     uneven: Cohort, taken: list[int], batch_size: int, hold: bool
 ) -> None:
-    dataset = BagDataset(uneven, RandomBags(6, 30), SMALL, augment=True).prepare()
+    dataset = BagDataset(uneven, RandomBags(6, 30), SlidePatches(SMALL), augment=True).prepare()
     alone, helped = (BagLoader(dataset, batch_size, shuffle=True, num_workers=num_workers) for num_workers in (0, 1))
     held = []
     arrived = 0
@@ -204,7 +204,7 @@ def test_batches_from_the_ring_are_those_read_in_process_bit_for_bit(
 
 
 def test_batches_that_are_held_are_not_overwritten(uneven: Cohort) -> None:
-    dataset = BagDataset(uneven, RandomBags(4, 30), SMALL).prepare()
+    dataset = BagDataset(uneven, RandomBags(4, 30), SlidePatches(SMALL)).prepare()
     loader = BagLoader(dataset, num_workers=2)
     held = []
     for epoch in range(3):
@@ -216,7 +216,7 @@ def test_batches_that_are_held_are_not_overwritten(uneven: Cohort) -> None:
 
 
 def test_slots_are_used_again_once_their_batches_are_released(uneven: Cohort, taken: list[int]) -> None:
-    dataset = BagDataset(uneven, RandomBags(1, 30), SMALL).prepare()
+    dataset = BagDataset(uneven, RandomBags(1, 30), SlidePatches(SMALL)).prepare()
     loader = BagLoader(dataset, num_workers=1)
     assert len(loader) == 46
     held: list[Any] = []
@@ -235,7 +235,7 @@ def test_slots_are_used_again_once_their_batches_are_released(uneven: Cohort, ta
 
 
 def test_the_slots_are_not_files_of_the_shared_memory_folder(uneven: Cohort) -> None:
-    dataset = BagDataset(uneven, RandomBags(6, 30), SMALL).prepare()
+    dataset = BagDataset(uneven, RandomBags(6, 30), SlidePatches(SMALL)).prepare()
     loader = iter(BagLoader(dataset, num_workers=1))
     batch = next(loader)
     maps = Path("/proc/self/maps").read_text()

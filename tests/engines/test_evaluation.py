@@ -20,7 +20,7 @@ from torch import nn
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, Split
-from persam_monai.data import BagDataset, BagLoader, PartitionBags, PatchSettings, prepare_bags
+from persam_monai.data import BagDataset, BagLoader, PartitionBags, PatchSettings, SlidePatches, prepare_bags
 from persam_monai.engines import AttendingNetwork, evaluate, new_slides, predict
 from persam_monai.errors import UserError
 from persam_monai.handlers import PredictionSaver
@@ -76,7 +76,7 @@ class Workplace:
     def __init__(self, cohort: Cohort, folder: Path, mpp: float = 0.25, bag_size: int = 5, workers: int = 0) -> None:
         self.network, self.tracking = network(), Tracking()
         patches = PatchSettings(size=32, mpp=mpp, sampling="grid")
-        self.dataset = BagDataset(cohort, PartitionBags(bag_size, 22, 2), patches)
+        self.dataset = BagDataset(cohort, PartitionBags(bag_size, 22, 2), SlidePatches(patches))
         self.saver = PredictionSaver(self.dataset, str(folder))
         self.evaluator = SupervisedEvaluator(
             device=torch.device("cpu"),

@@ -15,7 +15,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from persam_monai.cohort import Cohort
-from persam_monai.data import BagDataset, PatchSettings, RandomBags
+from persam_monai.data import BagDataset, PatchSettings, RandomBags, SlidePatches
 from persam_monai.handlers import PredictionSaver
 
 Warn = Callable[[np.ndarray], list[str]]
@@ -30,7 +30,7 @@ def predicted(cohort: Cohort, folder: Path, skipped: str | None = None, warnings
         return {"pred": SimpleNamespace(logits=batch["logits"])}
 
     engine = Engine(step)
-    dataset = BagDataset(cohort, RandomBags(2, 1), PatchSettings())
+    dataset = BagDataset(cohort, RandomBags(2, 1), SlidePatches(PatchSettings()))
     PredictionSaver(dataset, str(folder), warnings).attach(engine)
     batches = [
         {"slide": torch.tensor([slide]), "logits": torch.tensor([logits])}

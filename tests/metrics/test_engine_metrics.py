@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from sklearn.metrics import accuracy_score
 
 from persam_monai.cohort import Cohort
-from persam_monai.data import BagDataset, PatchSettings, RandomBags
+from persam_monai.data import BagDataset, PatchSettings, RandomBags, SlidePatches
 from persam_monai.errors import UserError
 from persam_monai.metrics import SlideLoss, VoteScore
 
@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
 @pytest.fixture
 def dataset(cohort: Cohort) -> BagDataset:
-    return BagDataset(cohort, RandomBags(2, 1), PatchSettings())
+    return BagDataset(cohort, RandomBags(2, 1), SlidePatches(PatchSettings()))
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_slides_that_turn_out_to_be_damaged_do_not_count_although_some_of_their_
     dataset: BagDataset, batches: list[dict[str, Any]], bad: int
 ) -> None:
     run, clean = engine(), engine()
-    for one, bags in ((run, dataset), (clean, BagDataset(dataset.data, dataset.draw, dataset.patches))):
+    for one, bags in ((run, dataset), (clean, BagDataset(dataset.data, dataset.draw, dataset.source))):
         VoteScore(bags, "accuracy", "slide").attach(one, "slide")
         VoteScore(bags, "accuracy", "patient").attach(one, "patient")
         SlideLoss(cross_entropy, bags).attach(one, "loss")

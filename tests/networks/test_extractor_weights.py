@@ -2,15 +2,27 @@
 from __future__ import annotations
 
 import logging
+import pickletools
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
 from monai.networks.nets import ResNet, resnet50
+from torch import nn
 
 from persam_monai.errors import UserError
-from persam_monai.networks import load_extractor_weights
+from persam_monai.model import save_model
+from persam_monai.networks import (
+    PatchExtractor,
+    PersAM,
+    PersAMHead,
+    load_extractor_weights,
+    save_extractor_weights,
+    weights_sha256,
+)
 from persam_monai.networks.extractor_weights import IMAGENET_URL
 
 
@@ -113,3 +125,75 @@ def test_imagenet_without_a_network_says_where_to_put_the_file(monkeypatch: pyte
     torch.save(source.state_dict(), file)
     load_extractor_weights(target, "imagenet")
     assert torch.equal(target.conv1.weight, source.conv1.weight)
+
+
+def test_what_was_saved_is_loaded_again(tmp_path: Path) -> None:
+    source, target = small_resnet(), small_resnet()
+    source.to(memory_format=torch.channels_last)
+    save_extractor_weights(PatchExtractor(source), tmp_path / "features" / "extractor.pt")
+    assert [file.name for file in (tmp_path / "features").iterdir()] == ["extractor.pt"]
+    assert weights_sha256(target) != weights_sha256(source)
+    load_extractor_weights(target, tmp_path / "features" / "extractor.pt")
+    assert weights_sha256(target) == weights_sha256(source)
+
+
+def test_saved_file_holds_tensors_alone(tmp_path: Path) -> None:
+    save_extractor_weights(small_resnet(), tmp_path / "extractor.pt")
+    with zipfile.ZipFile(tmp_path / "extractor.pt") as file:
+        content = file.read("extractor/data.pkl") if "extractor/data.pkl" in file.namelist() else b""
+        content = content or file.read(next(name for name in file.namelist() if name.endswith("data.pkl")))
+    classes = {value for code, value, _ in pickletools.genops(content) if code.name == "GLOBAL"}
+    assert classes <= {
+        "collections OrderedDict",
+        "torch._utils _rebuild_tensor_v2",
+        "torch FloatStorage",
+        "torch LongStorage",
+    }
+
+
+def tiny() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
+
+
+def test_extractor_of_a_trained_model_is_taken_with_its_pixel_statistics(
+    tmp_path: Path, make_head: Callable[..., PersAMHead], caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = PersAM(PatchExtractor(tiny(), 7, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)), make_head())
+    save_model(trained, tmp_path / "model.pt", {})
+    backbone = tiny()
+    load_extractor_weights(backbone, tmp_path / "model.pt")
+    assert weights_sha256(backbone) == weights_sha256(trained.extractor.backbone)
+    assert "mean [0.5, 0.5, 0.5]" in caplog.text  # a bare backbone has no place for them
+
+    extractor = PatchExtractor(tiny())
+    load_extractor_weights(extractor, tmp_path / "model.pt")
+    image = torch.randint(0, 256, (1, 3, 2, 9, 9), dtype=torch.uint8)
+    assert torch.equal(extractor.eval()(image), trained.extractor.eval()(image))
+
+
+def test_model_without_an_extractor_and_one_with_another_are_refused(
+    tmp_path: Path, make_head: Callable[..., PersAMHead]
+) -> None:
+    torch.save({f"head.{name}": tensor for name, tensor in make_head().state_dict().items()}, tmp_path / "head.pt")
+    with pytest.raises(UserError, match=r"head\.pt holds no extractor"):
+        load_extractor_weights(tiny(), tmp_path / "head.pt")
+    save_model(PersAM(tiny(), make_head()), tmp_path / "model.pt", {})
+    with pytest.raises(UserError, match=r"missing: conv1\.weight"):
+        load_extractor_weights(small_resnet(), tmp_path / "model.pt")
+
+
+def test_safetensors_are_read_or_the_library_is_named(tmp_path: Path) -> None:
+    source, target, file = small_resnet(), small_resnet(), tmp_path / "model.safetensors"
+    try:
+        from safetensors.torch import save_file
+    except ImportError:
+        file.write_bytes(b"")
+        with pytest.raises(UserError, match="pip install safetensors"):
+            load_extractor_weights(target, file)
+        return
+    save_file(source.state_dict(), file)
+    load_extractor_weights(target, file)
+    assert weights_sha256(target) == weights_sha256(source)
+    file.write_bytes(b"not safetensors")
+    with pytest.raises(UserError, match=r"cannot be read as safetensors"):
+        load_extractor_weights(target, file)

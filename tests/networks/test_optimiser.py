@@ -55,3 +55,11 @@ def test_every_parameter_of_every_head_is_in_exactly_one_group(name: str, decay_
 
 def test_head_alone_has_no_group_for_the_extractor(network: PersAM) -> None:
     assert [group["name"] for group in parameter_groups(network.head)] == ["head", "clinical"]
+
+
+def test_frozen_parameters_are_in_no_group(network: PersAM) -> None:
+    network.extractor.backbone[0].requires_grad_(False)
+    grouped = {id(parameter) for group in parameter_groups(network) for parameter in group["params"]}
+    assert grouped == {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
+    network.extractor.requires_grad_(False)
+    assert [group["name"] for group in parameter_groups(network)] == ["head", "clinical"]

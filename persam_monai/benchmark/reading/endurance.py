@@ -17,7 +17,7 @@ from persam_monai.benchmark.reading.loaders import WORKERS, RepeatedBags
 from persam_monai.benchmark.reading.sparse import write_sparse_slide
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, SlideEntry
-from persam_monai.data import BagDataset, BagLoader, PatchSettings, index_slide
+from persam_monai.data import BagDataset, BagLoader, PatchSettings, SlidePatches, index_slide
 from persam_monai.slides import Slide
 
 MIB = 2**20
@@ -46,7 +46,9 @@ def measure_memory(slide: Path, folder: Path, bags: int = BAGS, bag_size: int = 
     record = np.empty(0, np.float32)
     entries = tuple(SlideEntry(name.name, name, name.stem, None, record, None, None, 1) for name in names)
     draw = RepeatedBags(bag_size, -(-bags // SLIDES))
-    data = BagDataset(Cohort(entries, schema, ""), draw, PatchSettings(), label="memory", index_workers=WORKERS)
+    data = BagDataset(
+        Cohort(entries, schema, ""), draw, SlidePatches(PatchSettings(), index_workers=WORKERS), label="memory"
+    )
     loader = BagLoader(data.prepare(), shuffle=True, num_workers=WORKERS, threads=1)
     seen, files, taken = [], 0, 0
     for taken, _ in enumerate(loader, 1):

@@ -15,7 +15,7 @@ from monai.data import PatchWSIDataset
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, SlideEntry
-from persam_monai.data import BagDataset, BagLoader, PatchSettings, RandomBags
+from persam_monai.data import BagDataset, BagLoader, PatchSettings, RandomBags, SlidePatches
 
 WORKERS = 2
 PREFETCH = 2  # batches that each worker runs ahead: PyTorch's default
@@ -55,7 +55,9 @@ def slide_bags(path: Path, patches: PatchSettings, bag_size: int = 100) -> BagDa
     record = np.empty(0, np.float32)
     entry = SlideEntry(path.name, path, path.stem, None, record, None, None, 1)
     data = Cohort((entry,), schema, str(path))
-    return BagDataset(data, RepeatedBags(bag_size), patches, label=f"{path.name}, {patches.backend}").prepare()
+    return BagDataset(
+        data, RepeatedBags(bag_size), SlidePatches(patches), label=f"{path.name}, {patches.backend}"
+    ).prepare()
 
 
 def bags_rate(bags: BagDataset, count: int) -> float:

@@ -12,7 +12,7 @@ from cucim.clara import CuImage
 
 from persam_monai.benchmark.reading.decoder import Tiles, find_tiles
 from persam_monai.benchmark.reading.loaders import slide_bags
-from persam_monai.data import BagDataset, PatchSettings, generator_for
+from persam_monai.data import BagDataset, PatchSettings, SlideInstances, generator_for
 from persam_monai.errors import UserError
 from persam_monai.slides import Slide
 
@@ -87,9 +87,9 @@ def open_subject(path: Path, scale: float = 1.0, bag_size: int = 100) -> Subject
         plan, dimensions, backend = slide.plan(SIZE, mpp), slide.dimensions, slide.header.backend
         tile = slide.levels[0].tile
     bags = slide_bags(path, PatchSettings(SIZE, mpp), bag_size)
-    index, generator = bags.index[0], generator_for(0, "places")
-    assert index is not None  # a slide that cannot be used is an error here
-    cells = index.cells
+    instances, generator = bags.instances[0], generator_for(0, "places")
+    assert isinstance(instances, SlideInstances)  # a slide that cannot be used is an error here
+    cells = instances.index.cells
     snapped = cells.locate(generator.permutation(len(cells)), generator)  # [N, 2]
     width = plan.region[0] if plan.level == 0 else 0
     shifts = generator.integers(0, np.maximum(tile, 1), snapped.shape)

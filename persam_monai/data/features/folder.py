@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of features: whether it is there, what is in it, what is missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from persam_monai.cohort import SlideEntry
+from persam_monai.data.features.head import read_info
+from persam_monai.data.features.info import FeatureInfo
+from persam_monai.data.features.naming import CLAM_FOLDERS, feature_file
+from persam_monai.errors import UserError, raise_together
+
+CURE = "Name another --features_dir, or make them with run extracting."
+SHOWN = 5  # folders in a message
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is none."""
+    if not folder.is_dir():
+        found = "is no folder" if folder.exists() else "does not exist"
+        raise UserError(f"The folder of features {folder} {found}. {CURE}")
+
+
+def any_info(folder: Path) -> FeatureInfo:
+    """What is known of the first file of features that can be read; HDF5 before torch, then by name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    check_folder(folder)
+    problems = []
+    for suffix in CLAM_FOLDERS:
+        for path in _files_below(folder, suffix):
+            try:
+                return read_info(path)
+            except UserError as error:
+                problems.append(str(error))
+    raise_together(f"The folder {folder} holds no features that can be read", problems, shown=3)
+    raise UserError(f"The folder {folder} holds no file of features. {CURE}")
+
+
+def missing(folder: Path, slide: str) -> str:
+    """Where a slide's features were looked for, and what to do."""
+    name = PurePosixPath(slide).name
+    inner = ", ".join(str(path.relative_to(folder)) for path in _inner_folders(folder))
+    hint = f"There are folders of features in it: {inner}. " if inner else ""
+    return (
+        f"Looked for {feature_file(folder, slide)}, and in {folder}, {' and '.join(CLAM_FOLDERS.values())} for "
+        f"{PurePosixPath(name).stem} and {name} with the endings {' and '.join(CLAM_FOLDERS)}. {hint}{CURE}"
+    )
+
+
+def check_distinct(entries: Sequence[SlideEntry], paths: Sequence[Path | None]) -> None:
+    """Refuse that slides share a file.
+
+    Args:
+        entries: the slides.
+        paths: their files.
+
+    Raises:
+        UserError: lists the files and their slides.
+    """
+    slides: dict[str, dict[str, int]] = {}
+    for entry, path in zip(entries, paths, strict=True):
+        if path is not None:
+            slides.setdefault(os.path.realpath(path), {})[entry.slide] = entry.row
+    raise_together(
+        "Some slides of the table have the same file of features. Give each its own, in folders as the table has them. "
+        "Files",
+        [
+            f"{path}: {' and '.join(f'{slide} (row {row})' for slide, row in several.items())}"
+            for path, several in slides.items()
+            if len(several) > 1
+        ],
+    )
+
+
+def _files_below(folder: Path, suffix: str) -> Iterator[Path]:
+    for parent, inner, names in os.walk(folder):
+        inner.sort()
+        yield from (Path(parent, name) for name in sorted(names) if name.endswith(suffix) and name[0] != ".")
+
+
+def _inner_folders(folder: Path) -> list[Path]:
+    """Folders of features in a folder, as TRIDENT lays them out."""
+    found = (path for pattern in ("features_*", "*/features_*") for path in sorted(folder.glob(pattern)))
+    return [path for path in found if path.is_dir()][:SHOWN]

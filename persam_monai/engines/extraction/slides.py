@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which slides an extraction goes through."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from persam_monai.clinical import ClinicalSchema
+from persam_monai.cohort import Cohort, SlideEntry, find_table, load_slides
+from persam_monai.cohort.tables import TABLE_NAMES
+from persam_monai.errors import UserError
+from persam_monai.files import absolute
+from persam_monai.settings import check_settings, is_null, or_none
+
+
+def slides_to_extract(
+    dataset_dir: str,
+    table: str | None = None,
+    slide: str | None = None,
+    slide_mpp: float | None = None,
+    problems_file: str | None = None,
+) -> Cohort:
+    """The slides of a table, or one slide.
+
+    Args:
+        dataset_dir: folder of the table.
+        table: its name (``None``: the only ``cohort.*`` there is); of its columns, ``slide`` and ``mpp`` are read.
+        slide: one slide instead of a table.
+        slide_mpp: µm per level-0 pixel of ``slide`` if the file does not say.
+        problems_file: where the problems of the table are listed, if it has any.
+
+    Raises:
+        UserError: if the table or the slide cannot be read.
+    """
+    if is_null(slide):
+        if not is_null(slide_mpp):
+            raise UserError("--slide_mpp goes with --slide; for many slides, the table may have a column mpp.")
+        found = find_table(Path(str(dataset_dir)), table)
+        if found is None:
+            raise UserError(
+                f"{dataset_dir}: found no cohort table, expected one of {', '.join(TABLE_NAMES)}. Put it there, name "
+                "it with --table, or name one slide with --slide."
+            )
+        return load_slides(found, problems_file)
+    check_settings({"slide_mpp": slide_mpp})
+    path = absolute(str(slide))
+    if not os.path.isfile(path):
+        raise UserError(f"--slide {slide}: there is no such file.")
+    nothing = np.empty(0, np.float32)
+    entry = SlideEntry(str(slide), path, path.stem, None, nothing, or_none(slide_mpp), None, 1)
+    return Cohort((entry,), ClinicalSchema((), {}), "--slide")

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model meets an extractor, or features, and they must be those that it was trained on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from persam_monai.data import PatchSettings, Source
+from persam_monai.engines.extraction.targets import made_with
+from persam_monai.errors import UserError, raise_together
+from persam_monai.model import ModelCard, read_extractor
+from persam_monai.networks import PersAM, brings_weights, load_extractor_weights, state_sha256
+from persam_monai.settings import is_null
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 12  # digits of a SHA-256 in messages
+PIXELS = ("pixel_mean", "pixel_std", "input_size")  # of the settings that an extraction writes down
+
+
+def join_extractor(
+    network: nn.Module, card: ModelCard, patches: PatchSettings, extractor_weights: str | None = None
+) -> None:
+    """Give a network that reads pixels the extractor that its head was trained behind.
+
+    A model that was trained end to end has its extractor in its own file. One that was trained on features has none:
+    the weights that made those features are loaded.
+
+    Args:
+        network: whose head has been loaded; without an extractor nothing is done.
+        card: of the model.
+        patches: what a patch is.
+        extractor_weights: see :func:`persam_monai.networks.load_extractor_weights`; not read if the model has its own.
+
+    Raises:
+        UserError: if they are not those that made the features, or nobody knows.
+    """
+    if card.features is None or not isinstance(network, PersAM) or not network.head.reads_patches:
+        return
+    wanted, backbone = card.features, network.extractor.backbone
+    place = (
+        "--extractor_weights names their file (extracting with random weights keeps them as extractor.pt beside the "
+        "features); or extract the slides' features and put bundle/configs/frozen.json behind the config."
+    )
+    if is_null(extractor_weights) and not brings_weights(backbone):
+        raise UserError(
+            f"{card.path} was trained on features that {said(wanted)} had made, and does not hold those weights. "
+            f"{place}"
+        )
+    load_extractor_weights(network.extractor, extractor_weights)
+    found = made_with(network.extractor, patches, "", 0).to_dict()
+    raise_together(
+        f"The extractor is not the one that made the features {card.path} was trained on. {place}",
+        _differences(found, wanted, "this one has"),
+    )
+    if wanted.get("weights") is None:
+        logger.warning("The features that the model was trained on do not say which weights made them.")
+
+
+def check_features(card: ModelCard, source: Source) -> None:
+    """Make sure that features are of the extractor that the model knows.
+
+    Args:
+        card: of the model.
+        source: of the bags; pixels need no check.
+
+    Raises:
+        UserError: if they are not.
+    """
+    found = source.made_by
+    if found is None:
+        return
+    wanted = card.features
+    if wanted is None:
+        state = read_extractor(card)
+        if not state:
+            return  # a head alone, such as a converted one: nobody knows
+        wanted = {"weights": state_sha256(state)}
+    trained = (
+        f"trained end to end, with its own: extract them with --extractor_weights {card.path}"
+        if card.features is None
+        else f"trained on features of: extract them with {said(wanted)}"
+    )
+    raise_together(
+        f"The features are not those of the extractor that {card.path} was {trained}",
+        _differences(found, wanted, "these features have"),
+    )
+
+
+def said(made: Mapping[str, Any]) -> str:
+    """An extractor in words."""
+    weights = made.get("weights")
+    return f"{made.get('extractor') or 'an extractor that is not named'}" + (
+        f" (weights {weights[:SHOWN]}…)" if weights else ""
+    )
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], these: str) -> list[str]:
+    """What both sides know and do not agree on."""
+    here, there = _known(found), _known(wanted)
+    return [
+        f"{name}: the model has {_short(there[name])}, {these} {_short(here[name])}"
+        for name in there
+        if here.get(name) is not None and there[name] is not None and there[name] != here[name]
+    ]
+
+
+def _known(made: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the making of features decides whether an extractor is the same."""
+    settings = made.get("settings") or {}
+    known = {name: settings[name] for name in PIXELS if name in settings}
+    return {"extractor": made.get("extractor"), "weights": made.get("weights"), **known}
+
+
+def _short(value: Any) -> str:
+    return f"{value[:SHOWN]}…" if isinstance(value, str) and len(value) == 64 else repr(value)

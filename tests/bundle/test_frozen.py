@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training, evaluating and inference on features that were extracted before."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import mlflow
+import numpy as np
+import pytest
+import torch
+
+from tests.bundle.running import CONFIGS, EVALUATING, INFERENCE, SMALL_EXTRACTOR, TRAINING, run_bundle, run_well
+
+FROZEN = CONFIGS / "frozen.json"
+EXTRACTING = [CONFIGS / "extract.json", SMALL_EXTRACTOR]
+SAME = {"batch_size": 1, "accumulation_steps": 4, "max_epochs": 3, "skip_epochs": 0}  # frozen.json takes larger batches
+PREDICTIONS = ("predictions.csv", "patient_predictions.csv")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def losses(output: Path) -> dict[str, list[float]]:
+    client = mlflow.MlflowClient(f"sqlite:///{output}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'persam'")
+    run = client.search_runs([experiment.experiment_id], order_by=["start_time"])[0]
+    return {
+        name: [point.value for point in client.get_metric_history(run.info.run_id, name)]
+        for name in ("train_loss", "val_loss")
+    }
+
+
+def probabilities(folder: Path) -> np.ndarray:
+    return np.array(
+        [[float(row[name]) for name in ("DLBCL", "FL", "Reactive")] for row in rows(folder / "predictions.csv")]
+    )
+
+
+@pytest.fixture(scope="module")
+def features(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of the cohort in float32, by a small extractor with random weights."""
+    folder = tmp_path_factory.mktemp("frozen") / "features"
+    run_well("extracting", EXTRACTING, dataset_dir=dataset_dir, features_dir=folder, features_dtype="float32")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def frozen(dataset_dir: Path, features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output_dir of a training on them, evaluated on them."""
+    output = tmp_path_factory.mktemp("frozen") / "output"
+    folders = {"dataset_dir": dataset_dir, "features_dir": features, "output_dir": output}
+    run_well("training", [*TRAINING, FROZEN], **folders, **SAME)
+    run_well("evaluating", [*EVALUATING, FROZEN], **folders)
+    return output
+
+
+def test_frozen_features_give_the_losses_of_end_to_end_training_with_an_extractor_that_stays(
+    dataset_dir: Path, frozen: Path, tmp_path: Path
+) -> None:
+    still = {"extractor_learning_rate": 0, "freeze_extractor": "true", "train#dataset#augment": "false"}
+    run_well("training", TRAINING, dataset_dir=dataset_dir, output_dir=tmp_path, sampling="grid", **still, **SAME)
+    ours, theirs = losses(frozen), losses(tmp_path)
+    assert len(ours["train_loss"]) == 3
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4)
+    assert len(set(ours["train_loss"])) == 3  # it has learnt something, or nothing would be compared
+    heads = [torch.load(output / "models" / "model.pt", weights_only=True) for output in (frozen, tmp_path)]
+    assert {name for name in heads[1] if name.startswith("head.")} == set(heads[0])
+    for name, tensor in heads[0].items():
+        torch.testing.assert_close(tensor, heads[1][name], atol=1e-4, rtol=1e-3)
+
+
+def test_slides_and_their_features_are_evaluated_alike(
+    dataset_dir: Path, features: Path, frozen: Path, tmp_path: Path
+) -> None:
+    settings = {"dataset_dir": dataset_dir, "output_dir": frozen, "extractor_weights": features / "extractor.pt"}
+    run_well("evaluating", EVALUATING, **settings, evaluation_dir=tmp_path)
+    assert [row["slide"] for row in rows(tmp_path / "predictions.csv")] == [
+        row["slide"] for row in rows(frozen / "evaluation" / "predictions.csv")
+    ]
+    np.testing.assert_allclose(probabilities(tmp_path), probabilities(frozen / "evaluation"), atol=1e-4)
+
+
+def test_inference_takes_slides_or_their_features_and_needs_no_slide_for_these(
+    dataset_dir: Path, features: Path, frozen: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(dataset_dir / "cohort.csv", bare)
+    model = {"output_dir": tmp_path, "model": frozen / "models" / "model.pt"}
+    by_features = {"dataset_dir": bare, "features_dir": features, "inference_dir": tmp_path / "features"}
+    run_well("inference", [*INFERENCE, FROZEN], **model, **by_features)
+    weights = {"extractor_weights": features / "extractor.pt"}
+    by_slides = {"dataset_dir": dataset_dir, "inference_dir": tmp_path / "slides"}
+    run_well("inference", INFERENCE, **model, **by_slides, **weights)
+    assert len(probabilities(tmp_path / "features")) == len(rows(dataset_dir / "cohort.csv"))
+    np.testing.assert_allclose(probabilities(tmp_path / "features"), probabilities(tmp_path / "slides"), atol=1e-4)
+
+
+def test_a_model_says_which_features_it_was_trained_on(features: Path, frozen: Path) -> None:
+    card = json.loads((frozen / "models" / "model.json").read_text())
+    with h5py.File(next(features.rglob("*.h5"))) as file:
+        weights = json.loads(file.attrs["made"])["weights"] if "made" in file.attrs else file.attrs["weights"]
+    assert card["features"]["weights"] == weights
+    assert card["settings"]["features"] == card["features"]
+
+
+def test_slides_without_the_extractor_that_made_the_features_are_refused(
+    dataset_dir: Path, features: Path, frozen: Path, tmp_path: Path
+) -> None:
+    settings = {"dataset_dir": dataset_dir, "output_dir": frozen, "inference_dir": tmp_path}
+    none = run_bundle("inference", INFERENCE, **settings)
+    assert none.returncode == 1
+    assert "does not hold those weights. --extractor_weights names their file" in none.stderr
+    weights = torch.load(features / "extractor.pt", weights_only=True)
+    weights["conv1.weight"] += 1
+    torch.save(weights, tmp_path / "others.pt")
+    others = run_bundle("inference", INFERENCE, **settings, extractor_weights=tmp_path / "others.pt")
+    assert others.returncode == 1
+    said = others.stderr.replace("\n", " ")
+    assert "is not the one that made the features" in said
+    assert "weights: the model has" in said
+    assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_features_of_another_extractor_than_the_model_s_own_are_refused(
+    dataset_dir: Path, features: Path, trained: Path, tmp_path: Path
+) -> None:
+    settings = {"dataset_dir": dataset_dir, "features_dir": features, "output_dir": trained, "inference_dir": tmp_path}
+    result = run_bundle("inference", [*INFERENCE, FROZEN], **settings)
+    assert result.returncode == 1
+    assert f"--extractor_weights {trained / 'models' / 'model.pt'}" in result.stderr
+    own = tmp_path / "features"
+    weights = {"extractor_weights": trained / "models" / "model.pt"}
+    run_well("extracting", EXTRACTING, dataset_dir=dataset_dir, features_dir=own, features_dtype="float32", **weights)
+    run_well("inference", [*INFERENCE, FROZEN], **{**settings, "features_dir": own})
+    run_well("inference", INFERENCE, dataset_dir=dataset_dir, output_dir=trained, inference_dir=tmp_path / "slides")
+    np.testing.assert_allclose(probabilities(tmp_path), probabilities(tmp_path / "slides"), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "both"),
+    [
+        ({"mpp": 0.5}, ("0.25", "0.5")),
+        ({"patch_size": 256}, ("224", "256")),
+        ({"extractor_name": "uni_v1"}, ("monai.networks.nets", "uni_v1")),
+    ],
+)
+def test_features_that_are_not_as_the_settings_say_are_refused_with_both(
+    setting: dict[str, object], both: tuple[str, str], dataset_dir: Path, features: Path, tmp_path: Path
+) -> None:
+    folders = {"dataset_dir": dataset_dir, "features_dir": features, "output_dir": tmp_path}
+    result = run_bundle("training", [*TRAINING, FROZEN], **folders, **setting)
+    assert result.returncode == 1
+    assert "Error:" in result.stderr
+    error = result.stderr[result.stderr.rindex("Error:") :]
+    assert [one for one in both if one not in error] == []
+
+
+def test_a_training_on_features_has_no_place_for_extractor_weights(
+    dataset_dir: Path, features: Path, tmp_path: Path
+) -> None:
+    folders = {"dataset_dir": dataset_dir, "features_dir": features, "output_dir": tmp_path}
+    result = run_bundle("training", [*TRAINING, FROZEN], **folders, extractor_weights="imagenet")
+    assert result.returncode == 1
+    assert "the features are extracted already" in result.stderr
+
+
+def test_whole_slides_go_through_the_network_together(dataset_dir: Path, features: Path, tmp_path: Path) -> None:
+    folders = {"dataset_dir": dataset_dir, "features_dir": features, "output_dir": tmp_path}
+    result = run_well("training", [*TRAINING, FROZEN], **folders, bag_size=1000, batch_size=64, cache_gb=0)
+    training = next(line for line in result.stdout.splitlines() if "Training on" in line)
+    assert training.split("(")[1].startswith(training.split("Training on ")[1].split()[0])  # a bag for each slide
+
+
+@pytest.mark.parametrize("form", ["trident", "clam", "pt"])
+def test_features_that_others_have_extracted_train_and_infer(
+    form: str, dataset_dir: Path, features: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for path in features.rglob("*.h5"):
+        with h5py.File(path) as file:
+            found, coords = file["features"][:], file["coords"][:]
+        if form == "pt":
+            torch.save(torch.from_numpy(found), theirs / f"{path.stem}.pt")
+            continue
+        with h5py.File(theirs / path.name, "w") as file:
+            file["features"] = found[None] if form == "trident" else found
+            file["coords"] = coords
+            if form == "trident":
+                file["coords"].attrs.update({"patch_size": 224, "patch_size_level0": 224, "target_magnification": 40})
+                file["features"].attrs["encoder"] = "uni_v1"
+    folders = {"dataset_dir": dataset_dir, "features_dir": theirs, "output_dir": tmp_path}
+    run_well("training", [*TRAINING, FROZEN], **folders)
+    run_well("inference", [*INFERENCE, FROZEN], **folders)
+    assert np.isfinite(probabilities(tmp_path / "inference")).all()

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from persam_monai.data.features.cache import GB, STALE, FeatureCache, cache_for
+from persam_monai.data.features.head import read_head
+from persam_monai.data.features.stored import StoredFeatures
+from persam_monai.errors import UserError
+from tests.data.features.making import positions, save, values, write_h5, write_ours
+
+CHOSEN = np.array([5, 0, 11, 4])
+SIZE = 12 * (5 * 4 + 16)  # bytes of a file of 12 patches, 5 features each, in float32, with positions
+
+
+def ours(folder: Path, count: int) -> list[StoredFeatures]:
+    """Files that can be read by rows."""
+    return [StoredFeatures(read_head(write_ours(folder / f"P{i}.h5", seed=i))) for i in range(count)]
+
+
+def chunked(folder: Path, count: int) -> list[StoredFeatures]:
+    """Files of chunks that can be read by rows."""
+    both = [{"features": values(seed=i), "coords": positions()} for i in range(count)]
+    return [StoredFeatures(read_head(write_h5(folder / f"P{i}.h5", one, chunk=5))) for i, one in enumerate(both)]
+
+
+def whole(folder: Path, count: int) -> list[StoredFeatures]:
+    """Files that can only be read whole."""
+    paths = [save(folder / f"P{i}.pt", torch.from_numpy(values(seed=i))) for i in range(count)]
+    return [StoredFeatures(read_head(path)) for path in paths]
+
+
+def names(cache: FeatureCache) -> list[str]:
+    return [path.stem for path in cache.paths]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was read from disk: names of files, with a star where only rows were."""
+    done: list[str] = []
+    read, read_rows = StoredFeatures.read, StoredFeatures.read_rows
+
+    def note(one: StoredFeatures) -> Any:
+        done.append(one.path.stem)
+        return read(one)
+
+    def note_rows(one: StoredFeatures, *args: Any) -> Any:
+        done.append(f"{one.path.stem}*")
+        return read_rows(one, *args)
+
+    monkeypatch.setattr(StoredFeatures, "read", note)
+    monkeypatch.setattr(StoredFeatures, "read_rows", note_rows)
+    return done
+
+
+@pytest.mark.parametrize("make", [ours, chunked, whole])
+@pytest.mark.parametrize("files", [0, 0.5, 1.5, 2.5, 9])
+def test_rows_are_the_same_wherever_they_come_from(
+    tmp_path: Path, make: Callable[[Path, int], list[StoredFeatures]], files: float
+) -> None:
+    stored, cache = make(tmp_path, 4), FeatureCache(int(files * SIZE))
+    for i in (0, 0, 1, 2, 3, 0, 1, 1, 3):
+        features, coords = cache.rows(stored[i], CHOSEN)
+        np.testing.assert_array_equal(features, values(seed=i)[CHOSEN])
+        np.testing.assert_array_equal(coords, positions()[CHOSEN] if make is not whole else np.full((4, 2), -1))
+        features[:] = coords[:] = 0  # the caller's own: what is kept does not change
+
+
+@pytest.mark.parametrize("make", [ours, chunked, whole])
+def test_no_more_than_the_bound_is_kept(tmp_path: Path, make: Callable[[Path, int], list[StoredFeatures]]) -> None:
+    stored, cache = make(tmp_path, 5), FeatureCache(int(2.9 * SIZE))
+    for i in np.random.default_rng(0).integers(0, 5, 100):
+        cache.rows(stored[i], CHOSEN)
+        assert cache.nbytes <= cache.bound
+        assert len(cache.paths) <= 2
+    assert cache.nbytes >= SIZE
+
+
+def test_what_is_kept_is_not_read_again(tmp_path: Path, reads: list[str]) -> None:
+    stored, cache = ours(tmp_path, 2), FeatureCache(2 * SIZE)
+    for i in (0, 1, 0, 1, 0):
+        cache.rows(stored[i], CHOSEN)
+    assert reads == ["P0", "P1"]
+    assert cache.nbytes == 2 * SIZE
+
+
+def test_beyond_the_bound_only_rows_are_read_and_nothing_goes(tmp_path: Path, reads: list[str]) -> None:
+    stored, cache = ours(tmp_path, 3), FeatureCache(2 * SIZE)
+    for i in (0, 1, 2, 2, 0):
+        cache.rows(stored[i], CHOSEN)
+    assert reads == ["P0", "P1", "P2*", "P2*"]
+    assert names(cache) == ["P1", "P0"]
+
+
+def test_files_that_are_read_whole_take_the_place_of_the_least_recently_used(tmp_path: Path, reads: list[str]) -> None:
+    stored, cache = whole(tmp_path, 3), FeatureCache(2 * SIZE)
+    for i in (0, 1, 0, 2, 1):
+        cache.rows(stored[i], CHOSEN)
+    assert reads == ["P0", "P1", "P2", "P1"]
+    assert names(cache) == ["P2", "P1"]
+
+
+def test_a_file_larger_than_the_bound_is_kept_while_in_use(tmp_path: Path, reads: list[str]) -> None:
+    stored, cache = whole(tmp_path, 2), FeatureCache(SIZE // 2)
+    for i in (0, 0, 1, 1):
+        cache.rows(stored[i], CHOSEN)
+    assert reads == ["P0", "P1"]
+    assert names(cache) == ["P1"]
+
+
+@pytest.mark.parametrize(("make", "read"), [(ours, "P0*"), (whole, "P0")])
+def test_a_bound_of_0_keeps_nothing(
+    tmp_path: Path, reads: list[str], make: Callable[[Path, int], list[StoredFeatures]], read: str
+) -> None:
+    (stored,), cache = make(tmp_path, 1), FeatureCache(0)
+    for _ in range(2):
+        cache.rows(stored, CHOSEN)
+    assert reads == [read, read]
+    assert (cache.nbytes, cache.paths) == (0, [])
+
+
+def test_files_of_work_that_is_over_make_room(tmp_path: Path) -> None:
+    stored, cache = ours(tmp_path, 4), FeatureCache(2 * SIZE)
+    for i in (0, 1):  # one fold, then another
+        cache.rows(stored[i], CHOSEN)
+    for _ in range(STALE * len(stored)):
+        cache.rows(stored[2], CHOSEN)
+        cache.rows(stored[3], CHOSEN)
+    assert sorted(names(cache)) == ["P2", "P3"]
+
+
+def test_a_file_that_was_made_anew_and_looked_into_again_is_read_again(tmp_path: Path) -> None:
+    (stored,), cache = ours(tmp_path, 1), FeatureCache(9 * SIZE)
+    cache.rows(stored, CHOSEN)
+    path = write_ours(stored.path, 20, seed=7)
+    os.utime(path, ns=(1, 1))
+    features, _ = cache.rows(StoredFeatures(read_head(path)), np.array([19]))
+    np.testing.assert_array_equal(features, values(20, seed=7)[19:])
+    assert cache.nbytes == 20 * 36
+
+
+@pytest.mark.parametrize("bound", [0, 9 * SIZE])
+def test_what_is_not_finite_is_found_by_both_ways(tmp_path: Path, bound: int) -> None:
+    features = values()
+    features[4, 1] = np.nan
+    path = write_h5(tmp_path / "P1.h5", {"features": features, "coords": positions()}, chunk=None)
+    cache = FeatureCache(bound)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"P1\.h5: row 4 "):
+            cache.rows(StoredFeatures(read_head(path)), CHOSEN)
+    assert cache.paths == []
+
+
+def test_a_row_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    (stored,) = ours(tmp_path, 1)
+    for bound in (0, 9 * SIZE):
+        with pytest.raises(IndexError):
+            FeatureCache(bound).rows(stored, np.array([12]))
+
+
+def test_a_process_has_one_cache_for_a_folder_and_its_workers_share_the_bound(tmp_path: Path) -> None:
+    cache = cache_for(str(tmp_path), 2)
+    assert cache is cache_for(str(tmp_path), 2.0)
+    assert cache is not cache_for(str(tmp_path / "other"), 2)
+    assert cache.bound == 2 * GB
+    (stored,) = ours(tmp_path, 1)
+    cache.rows(stored, CHOSEN)
+
+    class Look(Dataset[tuple[int, int]]):
+        def __getitem__(self, i: int) -> tuple[int, int]:
+            one = cache_for(str(tmp_path), 2)
+            return one.bound, len(one.paths)
+
+    loader = DataLoader(Look(), None, sampler=range(4), num_workers=2, multiprocessing_context=get_context("fork"))
+    assert {tuple(one) for one in loader} == {(GB, 0)}
+    assert names(cache) == ["P0"]

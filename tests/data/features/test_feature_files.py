@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from persam_monai.cohort.entry import SlideEntry
+from persam_monai.data import PatchSettings
+from persam_monai.data.features import FeatureFiles, FeatureInstances, Made
+from persam_monai.errors import UserError
+from tests.data.features.making import (
+    MADE,
+    entry,
+    positions,
+    values,
+    write_clam,
+    write_h5,
+    write_ours,
+    write_trident,
+)
+
+GENERATOR = np.random.default_rng(0)
+CHOSEN = np.array([5, 0, 11])
+
+
+def look(files: FeatureFiles, *slides: str) -> list[FeatureInstances]:
+    """All of the slides, none of which has a problem."""
+    found = files.look([entry(slide, row) for row, slide in enumerate(slides, 2)])
+    return [one for one in found if isinstance(one, FeatureInstances) or pytest.fail(str(one))]
+
+
+def test_slides_are_found_and_read_in_the_tables_order(tmp_path: Path) -> None:
+    for i in range(3):
+        write_ours(tmp_path / f"slides/P{i}.h5", 12 + i, seed=i)
+    files = FeatureFiles(tmp_path)
+    assert (files.pixels, files.patches) == (False, PatchSettings(224, 0.25, "grid"))
+    found = look(files, "slides/P2.svs", "slides/P0.svs")
+    assert [len(one) for one in found] == [14, 12]
+    features, coords = found[0].read(CHOSEN, GENERATOR)
+    np.testing.assert_array_equal(features, values(14, seed=2)[CHOSEN])
+    np.testing.assert_array_equal(coords, positions(14)[CHOSEN])
+    assert (files.made, files.feature_dim, found[0].dim, found[0].extent) == (MADE, 5, 5, (224.0, 224.0))
+
+
+def test_rows_go_where_they_are_wanted(tmp_path: Path) -> None:
+    write_ours(tmp_path / "P1.h5", dtype="f2")
+    (one,) = look(FeatureFiles(tmp_path), "P1.svs")
+    out = np.zeros((3, 5), np.float16)
+    features, _ = one.read(CHOSEN, GENERATOR, 2, out)
+    assert features is out
+    np.testing.assert_array_equal(out, values(dtype=np.float16)[CHOSEN])
+
+
+def test_instances_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    write_ours(tmp_path / "P1.h5")
+    write_clam(tmp_path, "P2", values(seed=3))
+    for one in look(FeatureFiles(tmp_path), "P1.svs", "P2.svs"):
+        sent = pickle.loads(pickle.dumps(one))
+        assert len(sent) == len(one)
+        for there, here in zip(sent.read(CHOSEN, GENERATOR), one.read(CHOSEN, GENERATOR), strict=True):
+            np.testing.assert_array_equal(there, here)
+
+
+def test_features_of_a_cohort_have_one_type(tmp_path: Path) -> None:
+    write_ours(tmp_path / "P1.h5", dtype="f2")
+    write_ours(tmp_path / "P2.h5", dtype="f4", seed=1)
+    half, single = look(FeatureFiles(tmp_path), "P1.svs", "P2.svs")
+    assert half.read(CHOSEN, GENERATOR)[0].dtype == single.read(CHOSEN, GENERATOR)[0].dtype == np.float32
+    np.testing.assert_array_equal(half.read(CHOSEN, GENERATOR)[0], values(dtype=np.float16)[CHOSEN])
+    (half,) = look(FeatureFiles(tmp_path), "P1.svs")
+    assert half.read(CHOSEN, GENERATOR)[0].dtype == np.float16
+
+
+def test_the_problems_of_single_slides_are_theirs(tmp_path: Path) -> None:
+    write_ours(tmp_path / "P1.h5")
+    (tmp_path / "P2.h5").touch()
+    good, broken, absent = FeatureFiles(tmp_path).look([entry("P1.svs"), entry("P2.svs"), entry("ward/P3.svs")])
+    assert isinstance(good, FeatureInstances)
+    assert isinstance(broken, UserError)
+    assert "P2.h5 is empty" in str(broken)
+    assert isinstance(absent, UserError)
+    for part in ("ward/P3.svs", str(tmp_path / "ward/P3.h5"), "h5_files", "pt_files", "run extracting"):
+        assert part in str(absent)
+
+
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    files = FeatureFiles(tmp_path / "none")
+    with pytest.raises(UserError, match=r"none does not exist.*--features_dir.*run extracting"):
+        files.look([entry("P1.svs")])
+    with pytest.raises(UserError, match=r"none does not exist"):
+        _ = files.feature_dim
+    (tmp_path / "none").touch()
+    with pytest.raises(UserError, match=r"none is no folder"):
+        files.look([entry("P1.svs")])
+
+
+def test_a_folder_without_any_slides_features_is_an_error_that_shows_where_they_are(tmp_path: Path) -> None:
+    write_trident(tmp_path / "20x_256px_0px_overlap/features_uni_v1/P1.h5", values())
+    slides = [entry("P1.svs"), entry("P2.svs", 3)]
+    with pytest.raises(
+        UserError, match=r"Not one of the 2 slides for training .*20x_256px_0px_overlap/features_uni_v1"
+    ):
+        FeatureFiles(tmp_path).look(slides, "training")
+
+
+def test_two_slides_of_one_file_are_an_error(tmp_path: Path) -> None:
+    write_ours(tmp_path / "P1.h5")
+    write_ours(tmp_path / "P2.h5")
+    with pytest.raises(UserError) as caught:
+        FeatureFiles(tmp_path).look([entry("a/P1.svs", 4), entry("P2.svs", 5), entry("b/P1.tif", 6)])
+    assert "P1.h5: a/P1.svs (row 4) and b/P1.tif (row 6)" in str(caught.value)
+    assert "P2" not in str(caught.value)
+
+
+def test_what_the_configuration_says_must_be_what_the_files_say(tmp_path: Path) -> None:
+    slides = [f"P{i}.svs" for i in range(5)]
+    for i in range(5):
+        write_trident(tmp_path / f"P{i}.h5", values(seed=i))
+    with pytest.raises(UserError) as caught:
+        look(FeatureFiles(tmp_path, 224, 0.25, "resnet50"), *slides)
+    text = str(caught.value)
+    for part in (
+        "extractor: uni_v1 in",
+        "the configuration says resnet50",
+        "µm per pixel (mpp): 0.5 in",
+        "the configuration says 0.25",
+        "patch size in pixels: 256 in",
+        "the configuration says 224",
+        f"{tmp_path / 'P2.h5'} and 2 more",
+        "run with --extractor_name uni_v1 --mpp 0.5 --patch_size 256",
+    ):
+        assert part in text
+    assert "P3.h5" not in text
+    found = FeatureFiles(tmp_path, 256, 0.5, "uni_v1")
+    assert len(look(found, *slides)) == 5
+    assert found.made == Made(
+        "uni_v1", None, 0.5, 256, {"overlap": 0, "target_magnification": 20, "level0_magnification": 40}
+    )
+
+
+def test_a_rounded_resolution_is_the_same(tmp_path: Path) -> None:
+    write_trident(tmp_path / "P1.h5", values(), target_magnification=30)
+    look(FeatureFiles(tmp_path, 256, 0.33), "P1.svs")
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        ({"made": replace(MADE, extractor="uni_v1")}, ("extractor: resnet50 in", "uni_v1 in")),
+        ({"made": replace(MADE, weights="cd" * 32)}, ("abababababab… in", "cdcdcdcdcdcd… in")),
+        ({"made": replace(MADE, mpp=0.5)}, ("0.25 in", "0.5 in", "the configuration says 0.25")),
+        ({"made": replace(MADE, patch_size=225)}, ("224 in", "225 in", "the configuration says 224")),
+        (
+            {"made": replace(MADE, settings={"pixel_std": [1.0, 1.0, 2.0]})},
+            ("[1.0, 1.0, 1.0] in", "[1.0, 1.0, 2.0] in"),
+        ),
+        ({"made": replace(MADE, settings={"pixel_std": None})}, ("[1.0, 1.0, 1.0] in", "None in")),
+        ({"dim": 7}, ("features of a patch: 5 in", "7 in")),
+    ],
+)
+def test_files_must_agree_with_each_other(tmp_path: Path, other: dict[str, Any], shown: tuple[str, ...]) -> None:
+    for i in range(4):
+        write_ours(tmp_path / f"P{i}.h5")
+    write_ours(tmp_path / "odd.h5", **other)
+    slides = ["odd.svs", *(f"P{i}.svs" for i in range(4))]
+    with pytest.raises(UserError) as caught:
+        look(FeatureFiles(tmp_path), *slides)
+    for part in (*shown, "and 1 more", str(tmp_path / "odd.h5"), "folder of their own"):
+        assert part in str(caught.value)
+    files = FeatureFiles(tmp_path)  # also when the datasets are looked into one after the other
+    look(files, *slides[1:])
+    with pytest.raises(UserError, match=r"odd\.h5"):
+        look(files, "odd.svs")
+    assert files.made == MADE
+
+
+def test_what_files_do_not_say_is_believed_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for i in range(3):
+        write_clam(tmp_path, f"Jane-Roe-{i}", values(seed=i))
+    (tmp_path / "h5_files/Jane-Roe-0.h5").unlink()  # .pt alone
+    files = FeatureFiles(tmp_path, 256, 0.5)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            found = look(files, *(f"Jane-Roe-{i}.svs" for i in range(3)))
+    assert [record.getMessage() for record in caplog.records] == [
+        "3 of 3 files of features do not say their mpp; it is taken to be 0.5, as the configuration says.",
+        "3 of 3 files of features do not say their patch_size; it is taken to be 256, as the configuration says.",
+        "Features of .pt files have no positions: attention cannot be shown on the slides.",
+    ]
+    np.testing.assert_array_equal(found[0].read(CHOSEN, GENERATOR)[1], np.full((3, 2), -1))
+    assert files.made == Made()
+
+
+def test_settings_that_all_files_share_are_known(tmp_path: Path) -> None:
+    write_ours(tmp_path / "P1.h5", made=replace(MADE, settings={"a": 1, "b": 2, "c": 3}))
+    write_ours(tmp_path / "P2.h5", made=replace(MADE, settings={"a": 1, "b": 9}, version="0.2.0"))
+    files = FeatureFiles(tmp_path)
+    with pytest.raises(TypeError, match="call look"):
+        _ = files.made
+    look(files, "P1.svs", "P2.svs")
+    assert files.made == replace(MADE, settings={"a": 1}, version=None)
+    assert files.made_by == json.loads(json.dumps(files.made.to_dict()))
+
+
+def test_the_number_of_features_is_known_before_the_slides_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no file of features.*run extracting"):
+        _ = FeatureFiles(tmp_path).feature_dim
+    (tmp_path / "a.h5").write_text("no features")
+    with pytest.raises(UserError, match=r"holds no features that can be read:\n.*a\.h5 is no HDF5 file"):
+        _ = FeatureFiles(tmp_path).feature_dim
+    write_ours(tmp_path / "inner/P1.h5", dim=9)
+    files = FeatureFiles(tmp_path)
+    assert files.feature_dim == 9
+    assert files.made_by == MADE.to_dict()
+    write_ours(tmp_path / "P2.h5", dim=5)
+    with pytest.raises(UserError, match=r"inner/P1\.h5 has 9 features of a patch.*P2\.h5, have 5"):
+        look(files, "P2.svs")
+
+
+def test_a_slide_that_is_not_finite_is_found_when_it_is_read(tmp_path: Path) -> None:
+    features = values()
+    features[5, 0] = np.nan
+    write_h5(tmp_path / "P1.h5", {"features": features, "coords": positions()})
+    (one,) = look(FeatureFiles(tmp_path), "P1.svs")
+    with pytest.raises(UserError, match=r"P1\.h5: row 5 "):
+        one.read(CHOSEN, GENERATOR)
+
+
+@pytest.mark.parametrize("setting", [{"cache_gb": -1}, {"cache_gb": "much"}, {"mpp": 0}, {"patch_size": 2.5}])
+def test_settings_that_are_not_possible_are_refused(tmp_path: Path, setting: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(setting))):
+        FeatureFiles(tmp_path, **setting)
+
+
+def test_nothing_is_looked_into_for_no_slides(tmp_path: Path) -> None:
+    nobody: list[SlideEntry] = []
+    assert FeatureFiles(tmp_path).look(nobody) == []
