@@ -119,6 +119,7 @@ RULES: dict[str, Rule] = {
     "extractor_checkpointing": YES_OR_NO,
     "freeze_extractor": YES_OR_NO,
     "feature_dim": whole(1),
+    "standardise_features": YES_OR_NO,
     "cache_gb": RATE,
     "precision": choice("float32", "bf16"),
     "features_dtype": choice("float16", "float32"),

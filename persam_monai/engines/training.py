@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
@@ -18,7 +19,7 @@ from monai.handlers import CheckpointLoader
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.clinical.statistics import RecordStatistics
 from persam_monai.cohort import Cohort, Split
-from persam_monai.data import BadSlides, BagDataset, Source
+from persam_monai.data import BadSlides, BagDataset, Source, generator_for
 from persam_monai.data.bad_slides import SKIPPED_FILE
 from persam_monai.engines.outputs import TrainingFolder
 from persam_monai.errors import UserError
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 Network = PersAM | PersAMOnFeatures
 
 ROUNDING = 3e-7  # relative; other processors add up in another order, which may change the last bit of 32
+ROWS = 64  # of each slide, all over it, whose features are looked at for their statistics
 # Of the config, with settings of their own.
 BLOCKS = ("source", "extractor", "patch_extractor", "head", "loss", "optimizer", "lr_scheduler")
 
@@ -79,6 +81,11 @@ def train(
             f"--extractor_weights {extractor_weights}: the features are extracted already; weights of an extractor "
             "belong to extract.json."
         )
+    if isinstance(network, PersAM) and network.head.settings["standardise_features"]:
+        raise UserError(
+            "--standardise_features true goes with features that were extracted before (put bundle/configs/frozen.json "
+            "behind train.json): those of an extractor that learns change all the time."
+        )
     folder = TrainingFolder(Path(str(output_dir)))
     checkpoint = folder.resumed_from(resume, provenance)
     own = checkpoint is not None and checkpoint.resolve() == folder.checkpoint.resolve()
@@ -96,6 +103,8 @@ def train(
                 bad_slides.restore(checkpoint.resolve().parent.parent)
         for dataset in datasets.values():
             dataset.prepare()
+        if checkpoint is None:
+            _fit_features(network, datasets["train"])
         best_so_far = {} if checkpoint is None else folder.best_model_of(checkpoint)
         if not own:  # only now that nothing more can be wrong
             folder.clear()
@@ -151,6 +160,21 @@ def _fit(network: Network, loss: PersAMLoss, split: Split) -> None:
     loss.fit(split.train.class_counts())
 
 
+def _fit_features(network: Network, train: BagDataset) -> None:
+    """Take the statistics of features from the training slides, if the head asks for them."""
+    if not network.head.settings["standardise_features"]:
+        return
+    found = []
+    for i, (entry, one) in enumerate(zip(train.entries, train.instances, strict=True)):
+        if one is not None and i not in train.skipped:
+            rows = np.unique(np.linspace(0, len(one) - 1, ROWS).astype(int))
+            try:
+                found.append(one.read(rows, generator_for(entry.slide))[0].astype(np.float32))
+            except UserError as error:
+                train.skip(i, error)
+    network.head.fit_features(torch.from_numpy(np.concatenate(found)))
+
+
 def _go_on_from(checkpoint: Path, trainer: SupervisedTrainer, state: Mapping[str, Any]) -> None:
     """Load the checkpoint when the trainer starts; refuse at once one that was fitted to other records."""
     _check_same_records(checkpoint, state["network"].head)
@@ -172,7 +196,7 @@ def _check_same_records(checkpoint: Path, head: Head) -> None:
     changed = [
         name.rpartition(".")[2]
         for name, now in head.named_buffers(prefix="head")
-        if name in before and not _equal(before[name].double(), now.cpu().double())
+        if name in before and "feature_scaling" not in name and not _equal(before[name].double(), now.cpu().double())
     ]
     if changed:
         raise UserError(

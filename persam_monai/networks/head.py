@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from persam_monai.networks.attention import Attention
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
+from persam_monai.networks.feature_scaling import FeatureScaling
 from persam_monai.networks.missing import check_missing, variable_sizes
 from persam_monai.networks.precision import at_least_float32
 from persam_monai.settings import is_no, is_yes, or_none
@@ -41,6 +42,9 @@ class Head(nn.Module):
             network where, see :class:`~persam_monai.networks.ClinicalEncoder`.
         clinical_dropout: probability in [0, 1) that training treats a clinical variable, or a whole group, as missing.
         clinical_variables: how many numbers each variable of each group has; ``None`` if each number is a variable.
+        standardise_features: whether features are standardised with statistics of the training fold, see
+            :class:`~persam_monai.networks.feature_scaling.FeatureScaling`; for features of an extractor that does not
+            learn.
 
     Attributes:
         settings: the arguments it was built with, JSON-able; ``type(head)(**head.settings)`` builds its like.
@@ -68,13 +72,18 @@ class Head(nn.Module):
         missing: str = "median",
         clinical_dropout: float = 0.0,
         clinical_variables: Sequence[Sequence[int]] | None = None,
+        standardise_features: bool = False,
     ) -> None:
         super().__init__()
         if layers < 0:
             raise ValueError(f"layers must be at least 0, got {layers}.")
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
-        for name, value in (("exploratory", exploratory), ("relevance", relevance)):
+        for name, value in (
+            ("exploratory", exploratory),
+            ("relevance", relevance),
+            ("standardise_features", standardise_features),
+        ):
             if not (is_yes(value) or is_no(value)):
                 raise ValueError(f"{name} must be true or false, got {value!r}.")
         check_missing(missing, clinical_dropout)
@@ -97,12 +106,14 @@ class Head(nn.Module):
             "missing": missing,
             "clinical_dropout": clinical_dropout,
             "clinical_variables": clinical_variables,
+            "standardise_features": is_yes(standardise_features),
         }
         self.settings = settings
         self.num_classes = num_classes
         self.feature_dim = feature_dim
         self.record_size = sum(clinical_groups)
         self.reads_patches = True
+        self.feature_scaling = FeatureScaling(feature_dim) if is_yes(standardise_features) else nn.Identity()
         self._build()
 
     def _build(self) -> None:
@@ -147,8 +158,18 @@ class Head(nn.Module):
         if isinstance(encoder, ClinicalEncoder):
             encoder.fit(records)
 
+    @torch.jit.unused
+    def fit_features(self, features: Tensor) -> None:
+        """Take mean and scale of the training fold's features, if they are standardised.
+
+        Args:
+            features: ``[n, D]``, one row per patch.
+        """
+        if isinstance(self.feature_scaling, FeatureScaling):
+            self.feature_scaling.fit(features)
+
     def _checked(self, features: Tensor, clinical: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Features with 0 at padded places, records (NaN where there are none) and the mask, all of one batch."""
+        """Features (standardised if asked for, 0 at padded places), records (NaN where none) and mask of a batch."""
         if features.dim() != 3 or features.shape[1] != self.feature_dim or features.shape[2] == 0:
             raise ValueError(f"features must be [B, {self.feature_dim}, N] with N at least 1, got {features.shape}.")
         bags, places = features.shape[0], features.shape[2]
@@ -158,6 +179,8 @@ class Head(nn.Module):
             raise ValueError(f"There must be one record per bag: got {clinical.shape[0]} records for {bags} bags.")
         if clinical.dim() != 2 or clinical.shape[1] != self.record_size:
             raise ValueError(f"clinical must be [B, {self.record_size}], got {clinical.shape}.")
+        if self.reads_patches:
+            features = self.feature_scaling(features)
         if mask is None:
             return features, clinical, torch.ones((bags, places), dtype=torch.bool, device=features.device)
         if mask.shape[0] != bags or mask.shape[1] != places or mask.dtype != torch.bool:
