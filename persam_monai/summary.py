@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from persam_monai.errors import UserError
 
 FILES = {
-    "models/model.pt": "the model that was best on validation",
+    "models/model.pt": "the model that was chosen on validation",
     "models/model.json": "what it needs to be used: schema, classes, resolution",
     "checkpoints/last.pt": "the last state of the training (--resume true goes on from it)",
     "folds.csv": "who was trained, validated and tested on",
@@ -27,37 +29,79 @@ FILES = {
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "macro AUROC"}
 
 
-def summarise(output_dir: str | os.PathLike[str]) -> str:
+# What heads are called where there is little room.
+HEADS = {
+    "PersAMHead": "PersAM",
+    "GatedAttentionMILHead": "image alone",
+    "ClinicalHead": "record alone",
+    "LateFusionHead": "late fusion",
+    "TransformerHead": "Transformer",
+}
+
+
+def summarise(output_dir: str | os.PathLike[str], *others: str | os.PathLike[str]) -> str:
     """A text for the terminal.
 
     Args:
         output_dir: of a training that was evaluated.
+        others: of further ones on the same test fold, to compare with.
 
     Raises:
-        UserError: if it was not.
+        UserError: if one was not, or has another test fold.
     """
     folder = Path(output_dir)
-    metrics_file = folder / "evaluation" / "metrics.json"
-    if not metrics_file.is_file():
-        raise UserError(f"{metrics_file} does not exist. Run training and evaluating with --output_dir {folder} first.")
-    metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+    metrics = [_metrics(Path(one)) for one in (output_dir, *others)]
+    names = [_head(Path(one)) for one in (output_dir, *others)]
+    if others:
+        _check_same_fold(folder, [Path(one) for one in others])
     lines = ["", f"Everything is in {folder.resolve()}:"]
     lines += [f"  {name:<36}{what}" for name, what in FILES.items() if (folder / name).exists()]
     lines += ["", f"See the runs with:  mlflow ui --backend-store-uri sqlite:///{folder.resolve()}/mlflow.db", ""]
-    return "\n".join([*lines, *_table(metrics), ""])
+    return "\n".join([*lines, *_table(names, metrics), ""])
 
 
-def _table(metrics: dict[str, Any]) -> list[str]:
+def _metrics(folder: Path) -> dict[str, Any]:
+    file = folder / "evaluation" / "metrics.json"
+    if not file.is_file():
+        raise UserError(f"{file} does not exist. Run training and evaluating with --output_dir {folder} first.")
+    metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return metrics
+
+
+def _head(folder: Path) -> str:
+    """What the model of a training is called."""
+    try:
+        name = json.loads((folder / "models" / "model.json").read_text(encoding="utf-8"))["head"]["class"]
+    except (OSError, ValueError, LookupError):  # the metrics are here, the model is elsewhere
+        return "model"
+    return HEADS.get(name, name)
+
+
+def _check_same_fold(folder: Path, others: Sequence[Path]) -> None:
+    """Raise if other patients were tested."""
+    tested = _tested(folder)
+    for other in others:
+        if _tested(other) != tested:
+            raise UserError(f"{other} was evaluated on other patients than {folder}; their scores cannot be compared.")
+
+
+def _tested(folder: Path) -> list[str]:
+    file = folder / "evaluation" / "patient_predictions.csv"
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [row["patient"] for row in csv.DictReader(lines)]
+
+
+def _table(names: Sequence[str], metrics: Sequence[dict[str, Any]]) -> list[str]:
     """The test metrics beside those of always guessing the commonest class."""
-    baseline = metrics["commonest_class"]
-    guess = f"always {baseline['always']}"
-    slides, patients = metrics["slide"]["count"], metrics["patient"]["count"]
+    baseline = metrics[0]["commonest_class"]
+    slides, patients = metrics[0]["slide"]["count"], metrics[0]["patient"]["count"]
     heading = f"Test fold: {slides} slides of {patients} patients"
-    lines = [f"{heading:<44}{'PersAM':>10}{guess:>18}"]
+    titles = [*names, f"always {baseline['always']}"]
+    lines = [f"{heading:<44}" + "".join(f"{title:>16}" for title in titles)]
     for level in ("slide", "patient"):
         for score, name in SCORES.items():
-            values = [_number(metrics[level][score]), _number(baseline[level][score])]
-            lines.append(f"  {name + ', by ' + level:<42}{values[0]:>10}{values[1]:>18}")
+            values = [_number(one[level][score]) for one in (*metrics, baseline)]
+            lines.append(f"  {name + ', by ' + level:<42}" + "".join(f"{value:>16}" for value in values))
     return lines
 
 

@@ -14,8 +14,10 @@ def main() -> None:
     """Parse the arguments and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output_dir", help="the output_dir of a training that was evaluated")
+    parser.add_argument("others", nargs="*", help="others on the same test fold, to compare with")
+    asked = parser.parse_args()
     try:
-        print(summarise(parser.parse_args().output_dir))
+        print(summarise(asked.output_dir, *asked.others))
     except UserError as error:
         sys.exit(f"Error: {error}")
 

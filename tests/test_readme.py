@@ -14,15 +14,16 @@ from pathlib import Path
 import pytest
 
 from persam_monai.synthetic import make_cohort
-from tests.bundle.running import ROOT, SMALL, SMALL_EXTRACTOR
+from tests.bundle.running import FORKER, ROOT, SMALL, SMALL_EXTRACTOR
 
-DOCUMENTS = ["README.md", "bundle/docs/README.md", "bundle/docs/clinical.md"]
+DOCUMENTS = ["README.md", "bundle/docs/README.md", "bundle/docs/clinical.md", "bundle/docs/features.md"]
+REPEATING = ["bundle/docs/README.md"]  # the workflows of the first page once more
 SET_UP = ["./scripts/demo.sh", "./scripts/test.sh"]  # they build an environment; the slow tests run them
 
 WIRING = """imports bundle_root settings provenance initialize training run cohort split patches patch_extractor
     description checkpoint_objects best_model mlflow_run network_def network loss card evaluate evaluating inference
     dataset dataloader inferer predictions handlers evaluator
-    bad_slides assignment"""  # what connects a config's parts; users set others
+    bad_slides assignment source extracting"""  # what connects a config's parts; users set others
 
 
 def commands(document: str) -> list[str]:
@@ -59,22 +60,25 @@ def newcomer(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# The bundle's own page repeats the workflows of the first.
 @pytest.mark.parametrize(
-    "document",
-    [pytest.param(name, marks=[pytest.mark.slow] if name == "bundle/docs/README.md" else []) for name in DOCUMENTS],
+    "document", [pytest.param(name, marks=[pytest.mark.slow] if name in REPEATING else []) for name in DOCUMENTS]
 )
 def test_every_command_of_the_documentation_works(document: str, newcomer: Path) -> None:
     for command in commands(document):
         if " training " in command and "--resume" not in command:
             shutil.rmtree(newcomer / "output", ignore_errors=True)
-        result = subprocess.run(reduced(command), cwd=newcomer, capture_output=True, text=True)
+        words = reduced(command)
+        if words[1:3] == ["-m", "monai.bundle"]:
+            result = FORKER.run(words[3:], newcomer)
+        else:
+            result = subprocess.run(words, cwd=newcomer, capture_output=True, text=True)
         assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
     assert (newcomer / "output" / "models" / "model.pt").is_file()
 
 
 def test_the_documentation_explains_every_setting() -> None:
-    text = (ROOT / "bundle/docs/README.md").read_text(encoding="utf-8")
-    for name in ("train", "evaluate", "inference"):
+    pages = {"extract": "features", "frozen": "features"}
+    for name in ("train", "evaluate", "inference", "extract", "frozen"):
+        text = (ROOT / f"bundle/docs/{pages.get(name, 'README')}.md").read_text(encoding="utf-8")
         keys = json.loads((ROOT / f"bundle/configs/{name}.json").read_text())
         assert [key for key in keys if key not in WIRING.split() and f"`{key}`" not in text] == []

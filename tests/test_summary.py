@@ -41,6 +41,36 @@ def test_the_last_screen_shows_files_and_scores_beside_the_baseline(tmp_path: Pa
     assert ["macro", "AUROC,", "by", "patient", "–", "–"] in lines
 
 
+def evaluated(folder: Path, head: str, auroc: float, patients: tuple[str, ...] = ("P1", "P2")) -> Path:
+    one = scores(2, 0.5, 0.5, auroc)
+    metrics = {"slide": one, "patient": one, "commonest_class": {"always": "FL", "slide": one, "patient": one}}
+    files = {
+        "evaluation/metrics.json": json.dumps(metrics),
+        "evaluation/patient_predictions.csv": "patient,label\n" + "".join(f"{name},FL\n" for name in patients),
+        "models/model.json": json.dumps({"head": {"class": head}}),
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_several_trainings_are_compared_by_what_their_heads_read(tmp_path: Path) -> None:
+    heads = {"PersAMHead": 0.9, "GatedAttentionMILHead": 0.8, "ClinicalHead": 0.7, "mine": 0.6}
+    text = summarise(*(evaluated(tmp_path / head, head, auroc) for head, auroc in heads.items()))
+    title = next(line for line in text.splitlines() if line.startswith("Test fold"))
+    places = [title.index(name) for name in ("PersAM", "image alone", "record alone", "mine", "always FL")]
+    assert places == sorted(places)
+    line = next(line for line in text.splitlines() if "AUROC, by patient" in line)
+    assert line.split()[-5:] == ["0.900", "0.800", "0.700", "0.600", "0.900"]
+
+
+def test_scores_of_other_patients_are_not_compared(tmp_path: Path) -> None:
+    folders = [evaluated(tmp_path / "a", "PersAMHead", 0.9), evaluated(tmp_path / "b", "PersAMHead", 0.9, ("P3",))]
+    with pytest.raises(UserError, match="was evaluated on other patients than"):
+        summarise(*folders)
+
+
 def test_what_was_not_evaluated_is_not_summarised(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"evaluation/metrics\.json does not exist. Run training and evaluating"):
         summarise(tmp_path)

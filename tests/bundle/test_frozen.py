@@ -173,6 +173,46 @@ def test_a_training_on_features_has_no_place_for_extractor_weights(
     assert "the features are extracted already" in result.stderr
 
 
+def test_standardised_features_go_through_training_resuming_evaluating_and_inference(
+    dataset_dir: Path, features: Path, tmp_path: Path
+) -> None:
+    folders = {"dataset_dir": dataset_dir, "features_dir": features}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    settings = {**folders, "standardise_features": "true", "skip_epochs": 0}
+    run_well("training", [*TRAINING, FROZEN], **settings, output_dir=whole, max_epochs=4)
+    run_well("training", [*TRAINING, FROZEN], **settings, output_dir=parts, max_epochs=2)
+    run_well("training", [*TRAINING, FROZEN], **settings, output_dir=parts, max_epochs=4, resume="true")
+    ends = [torch.load(one / "checkpoints" / "last.pt", weights_only=True)["network"] for one in (whole, parts)]
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+    assert ends[0]["head.feature_scaling.scale"].std() > 0
+    run_well("evaluating", [*EVALUATING, FROZEN], **folders, output_dir=whole)
+    run_well("evaluating", EVALUATING, dataset_dir=dataset_dir, output_dir=whole, evaluation_dir=tmp_path / "slides",
+             extractor_weights=features / "extractor.pt")  # fmt: skip
+    np.testing.assert_allclose(probabilities(whole / "evaluation"), probabilities(tmp_path / "slides"), atol=1e-4)
+
+
+def test_features_of_an_extractor_that_learns_are_not_standardised(dataset_dir: Path, tmp_path: Path) -> None:
+    result = run_bundle("training", TRAINING, dataset_dir=dataset_dir, output_dir=tmp_path, standardise_features="true")
+    assert result.returncode == 1
+    assert "put bundle/configs/frozen.json behind train.json" in " ".join(result.stderr.split())
+
+
+def test_a_damaged_file_of_features_is_left_out_on_request(dataset_dir: Path, features: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "features"
+    shutil.copytree(features, damaged)
+    (bad,) = damaged.rglob("P002.h5")
+    with h5py.File(bad, "r+") as file:
+        file["features"][3, 5] = np.nan
+    folders = {"dataset_dir": dataset_dir, "features_dir": damaged, "output_dir": tmp_path}
+    refused = run_bundle("training", [*TRAINING, FROZEN], **folders, fold=1)
+    assert refused.returncode == 1
+    assert "P002.h5" in refused.stderr
+    run_well("training", [*TRAINING, FROZEN], **folders, fold=1, on_bad_slide="skip", overwrite="true")
+    (skipped,) = rows(tmp_path / "skipped_slides.csv")
+    assert skipped["slide"] == "slides/P002.tif"
+    assert "P002.h5" in skipped["problem"]
+
+
 def test_whole_slides_go_through_the_network_together(dataset_dir: Path, features: Path, tmp_path: Path) -> None:
     folders = {"dataset_dir": dataset_dir, "features_dir": features, "output_dir": tmp_path}
     result = run_well("training", [*TRAINING, FROZEN], **folders, bag_size=1000, batch_size=64, cache_gb=0)
