@@ -17,6 +17,7 @@ from persam_monai.model import save_model
 from persam_monai.networks import (
     PersAM,
     PersAMHead,
+    PersAMOnFeatures,
     describe_head,
     has_extractor,
     load_extractor_weights,
@@ -72,12 +73,12 @@ def convert_reference_checkpoint(
     clinical = _generic(settings) if is_null(schema) else ClinicalSchema.load(Path(str(schema)))
     _check(clinical, settings, str(schema))
     head = PersAMHead(**settings)
-    network: PersAM | PersAMHead = head
+    network: PersAM | PersAMOnFeatures = PersAMOnFeatures(head)
     if has_extractor(state) or not is_null(extractor_weights):
         network = PersAM(resnet50_backbone() if backbone is None else backbone, head)
         if not has_extractor(state):
             load_extractor_weights(network.extractor.backbone, extractor_weights)
-    load_reference_state_dict(network, state)
+    load_reference_state_dict(network if isinstance(network, PersAM) else head, state)
     card = {
         "schema": clinical.to_dict(),
         "head": describe_head(head),
@@ -129,7 +130,7 @@ def _check(schema: ClinicalSchema, settings: Mapping[str, Any], source: str) -> 
         )
 
 
-def _report(path: Path, network: PersAM | PersAMHead, schema: ClinicalSchema) -> str:
+def _report(path: Path, network: PersAM | PersAMOnFeatures, schema: ClinicalSchema) -> str:
     """What was written, and what it expects."""
     lines = [
         f"Wrote {path} and {path.with_suffix('.json').name}: classes {', '.join(schema.classes)}; groups of "

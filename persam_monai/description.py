@@ -99,7 +99,7 @@ def model_lines(description: dict[str, Any]) -> list[str]:
         f"{description['model']}",
         f"Classes: {', '.join(description['classes'])}",
         f"Patches: {side} x {side} pixels at {description['mpp']} µm per pixel, {description['bag_size']} in a bag",
-        *_feature_lines(description["features"]),
+        *_feature_lines(description["features"], bool(description["head"].get("standardise_features"))),
         *_head_lines(description["head"]),
         *_training_lines(description),
     ]
@@ -155,12 +155,13 @@ def _range(variable: Variable, limits: tuple[float, float] | None) -> list[float
     return [variable.levels[int(place)] for place in limits]
 
 
-def _feature_lines(made: dict[str, Any] | None) -> list[str]:
+def _feature_lines(made: dict[str, Any] | None, standardised: bool) -> list[str]:
     """Which extractor the model was trained behind, where it does not hold it."""
     if made is None:
         return []
     weights = f", weights with SHA-256 {made['weights']}" if made.get("weights") else ""
-    return [f"Trained on features of {made.get('extractor') or 'an extractor that is not named'}{weights}"]
+    scaled = ", each standardised by the training fold" if standardised else ""
+    return [f"Trained on features of {made.get('extractor') or 'an extractor that is not named'}{weights}{scaled}"]
 
 
 def _head_lines(head: dict[str, Any]) -> list[str]:
@@ -199,7 +200,7 @@ def _training_lines(description: dict[str, Any]) -> list[str]:
     if "fold" in training:
         of = f" of {training['folds']}, counted from 0" if "folds" in training else ""
         lines.append(f"Test fold: {training['fold']}{of}; seed {training.get('seed', 'not written down')}")
-    if "extractor_weights" in training:
+    if "extractor_weights" in training and description["features"] is None:
         lines.append(f"Extractor began from: {training['extractor_weights'] or 'random weights'}")
     return lines
 

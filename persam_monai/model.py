@@ -181,7 +181,13 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
         ],
     )
     own = network.state_dict()
-    if any(map(_is_extractors, own)) != any(map(_is_extractors, state)):
+    needed, held = any(map(_is_extractors, own)), any(map(_is_extractors, state))
+    if needed and not held and card.features is None:
+        raise UserError(
+            f"{card.path} holds no extractor and does not say which one its features come from: it predicts features "
+            "alone. Put bundle/configs/frozen.json behind the config."
+        )
+    if needed != held:
         own, state = ({name: t for name, t in one.items() if not _is_extractors(name)} for one in (own, state))
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{name} is not part of the network" for name in state if name not in own]
@@ -205,7 +211,6 @@ def _is_extractors(name: str) -> bool:
 
 
 def read_extractor(card: ModelCard) -> dict[str, Any]:
-    """The extractor's weights that a model holds, by the backbone's own names; empty if it holds none."""
-    prefix = f"{EXTRACTOR}backbone."
+    """The extractor's tensors that a model holds, by the extractor's own names; empty if it holds none."""
     state = read_tensors(card.path, "Copy it anew.")
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return {name.removeprefix(EXTRACTOR): tensor for name, tensor in state.items() if _is_extractors(name)}

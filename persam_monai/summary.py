@@ -51,7 +51,7 @@ def summarise(output_dir: str | os.PathLike[str], *others: str | os.PathLike[str
     """
     folder = Path(output_dir)
     metrics = [_metrics(Path(one)) for one in (output_dir, *others)]
-    names = [_head(Path(one)) for one in (output_dir, *others)]
+    names = _names([Path(one) for one in (output_dir, *others)])
     if others:
         _check_same_fold(folder, [Path(one) for one in others])
     lines = ["", f"Everything is in {folder.resolve()}:"]
@@ -66,6 +66,12 @@ def _metrics(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} does not exist. Run training and evaluating with --output_dir {folder} first.")
     metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return metrics
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """What the models are called; those of one kind by their folders."""
+    heads = [_head(folder) for folder in folders]
+    return [folder.name if heads.count(head) > 1 else head for head, folder in zip(heads, folders, strict=True)]
 
 
 def _head(folder: Path) -> str:

@@ -13,8 +13,9 @@ import pytest
 from monai.bundle import ConfigParser
 
 from persam_monai import commandline
-from persam_monai.commandline import _typed, check_overrides
+from persam_monai.commandline import _typed
 from persam_monai.errors import UserError
+from persam_monai.overrides import check_overrides
 
 PROGRAM = "/usr/lib/python3/site-packages/monai/bundle/__main__.py"
 CONFIG = {

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from persam_monai.conversion import convert_reference_checkpoint
 from persam_monai.errors import UserError
 from persam_monai.model import load_card, load_weights
-from persam_monai.networks import PersAM, PersAMHead, build_head, load_reference_state_dict
+from persam_monai.networks import PersAM, PersAMHead, PersAMOnFeatures, build_head, load_reference_state_dict
 from tests.bundle.running import ROOT
 from tests.networks.test_reference import other_state
 
@@ -85,9 +85,9 @@ def test_without_an_extractor_the_head_alone_is_written(tmp_path: Path) -> None:
     card = load_card(tmp_path / "model.pt")
     assert card.schema.classes == ("class_1", "class_2")
     assert card.schema.group_sizes == [3, 4]
-    head = load_weights(build_head(card.head), card)
-    assert torch.isfinite(head(torch.randn(1, 8, 5), torch.randn(1, 7))).all()
-    with pytest.raises(UserError, match=r"extractor\.backbone\.conv1\.weight is missing"):
+    network = load_weights(PersAMOnFeatures(build_head(card.head)), card)
+    assert torch.isfinite(network(torch.randn(1, 8, 5), torch.randn(1, 7))).all()
+    with pytest.raises(UserError, match="holds no extractor"):
         load_weights(PersAM(resnet(), build_head(card.head)), card)
 
 

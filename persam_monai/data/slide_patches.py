@@ -26,7 +26,6 @@ class SlidePatches:
     """
 
     pixels = True
-    made_by = None
 
     def __init__(
         self, patches: PatchSettings, index_dir: str | os.PathLike[str] | None = None, index_workers: int = 0
@@ -34,6 +33,9 @@ class SlidePatches:
         self.patches = patches
         self.index_dir = index_dir
         self.index_workers = index_workers
+
+    def made_of(self, entries: Sequence[SlideEntry]) -> None:
+        """Nothing: pixels are no features; see :meth:`persam_monai.data.source.Source.made_of`."""
 
     def look(self, entries: Sequence[SlideEntry], label: str = "slides") -> list[SlideInstances | UserError]:
         """Look for tissue in every slide; see :meth:`persam_monai.data.source.Source.look`."""

@@ -54,9 +54,19 @@ class Source(Protocol):
         """Whether instances are pixels; else they are features."""
         ...
 
-    @property
-    def made_by(self) -> dict[str, Any] | None:
-        """What made the features, JSON-able; ``None`` for pixels."""
+    def made_of(self, entries: Sequence[SlideEntry]) -> dict[str, Any] | None:
+        """What makes the extractor of the slides' features the same.
+
+        Args:
+            entries: the cohort's slides.
+
+        Returns:
+            JSON-able: ``extractor``, ``weights``, ``mpp``, ``patch_size`` and ``settings`` (those of its input);
+            ``None`` for pixels.
+
+        Raises:
+            UserError: if not one of the slides has features that can be read.
+        """
         ...
 
     def look(self, entries: Sequence[SlideEntry], label: str = "slides") -> Sequence[Instances | UserError]:

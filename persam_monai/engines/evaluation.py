@@ -14,9 +14,9 @@ from torch import nn
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Split
 from persam_monai.data import BagDataset
-from persam_monai.engines.joining import check_features, join_extractor
+from persam_monai.engines.joining import check_feature_dim, check_features, join_extractor
 from persam_monai.engines.outputs import make_writable
-from persam_monai.engines.training import report_skipped
+from persam_monai.engines.skipping import report_skipped
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import write_json
 from persam_monai.handlers import MLflowRun, PredictionSaver
@@ -107,7 +107,8 @@ def predict(
             dataset.source.patches.mpp,
         )
     dataset.prepare()
-    check_features(card, dataset.source)
+    check_features(card, dataset)
+    check_feature_dim(network, dataset)
     dataset.bad_slides.begin()
     evaluator.run()
     report_skipped([dataset], tracking)

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,16 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader
 
-from persam_monai.clinical import ClinicalSchema
-from persam_monai.clinical.statistics import RecordStatistics
 from persam_monai.cohort import Cohort, Split
-from persam_monai.data import BadSlides, BagDataset, Source, generator_for
-from persam_monai.data.bad_slides import SKIPPED_FILE
+from persam_monai.data import BagDataset, generator_for
+from persam_monai.engines.joining import check_feature_dim
 from persam_monai.engines.outputs import TrainingFolder
+from persam_monai.engines.skipping import lists_of, report_skipped
 from persam_monai.errors import UserError
 from persam_monai.files import read_tensors, replacing
 from persam_monai.handlers import MLflowRun
 from persam_monai.losses import PersAMLoss
-from persam_monai.networks import Head, PersAM, PersAMOnFeatures, describe_head, load_extractor_weights
+from persam_monai.networks import Head, PersAM, PersAMOnFeatures, load_extractor_weights
 from persam_monai.settings import is_null, is_yes
 
 logger = logging.getLogger(__name__)
@@ -34,9 +31,8 @@ logger = logging.getLogger(__name__)
 Network = PersAM | PersAMOnFeatures
 
 ROUNDING = 3e-7  # relative; other processors add up in another order, which may change the last bit of 32
-ROWS = 64  # of each slide, all over it, whose features are looked at for their statistics
-# Of the config, with settings of their own.
-BLOCKS = ("source", "extractor", "patch_extractor", "head", "loss", "optimizer", "lr_scheduler")
+# Patches, spread over each slide, whose features are looked at for their statistics.
+ROWS, ROWS_IN_ALL = 64, 2**15  # 2**15 of 2,048 features are 256 MB
 
 
 def train(
@@ -99,10 +95,11 @@ def train(
                 load_extractor_weights(network.extractor.backbone, extractor_weights)
         else:
             _go_on_from(checkpoint, trainer, state)
-            for bad_slides in _lists(datasets.values()):
+            for bad_slides in lists_of(datasets.values()):
                 bad_slides.restore(checkpoint.resolve().parent.parent)
         for dataset in datasets.values():
             dataset.prepare()
+            check_feature_dim(network, dataset)
         if checkpoint is None:
             _fit_features(network, datasets["train"])
         best_so_far = {} if checkpoint is None else folder.best_model_of(checkpoint)
@@ -111,7 +108,7 @@ def train(
             for file, content in best_so_far.items():
                 with replacing(file) as partial:
                     partial.write_bytes(content)
-        for bad_slides in _lists(datasets.values()):
+        for bad_slides in lists_of(datasets.values()):
             bad_slides.begin(keep=own)
         folder.keep_folds(cohort, assignment)
         _announce(datasets["train"], datasets["validation"])
@@ -137,23 +134,6 @@ def _announce(train: BagDataset, validation: BagDataset) -> None:
         )
 
 
-def report_skipped(datasets: Iterable[BagDataset], tracking: MLflowRun | None = None) -> None:
-    """Say at the end what slides were skipped: in the log how many, in MLflow their pseudonyms."""
-    for bad_slides in _lists(datasets):
-        if bad_slides.skip and tracking is not None:
-            tracking.log_metrics({"skipped_slides": len(bad_slides.skipped)})
-        if bad_slides.skipped:
-            logger.warning("%d slides were skipped; %s lists them.", len(bad_slides.skipped), bad_slides.file)
-            if tracking is not None:
-                rows = [(one.part, one.pseudonym) for one in bad_slides.skipped]
-                tracking.log_table(SKIPPED_FILE, ("part", "pseudonym"), rows)
-
-
-def _lists(datasets: Iterable[BagDataset]) -> list[BadSlides]:
-    """The datasets' lists of bad slides, each once: parts may share one."""
-    return list({id(dataset.bad_slides): dataset.bad_slides for dataset in datasets}.values())
-
-
 def _fit(network: Network, loss: PersAMLoss, split: Split) -> None:
     """Take the record's statistics and the class weights from the training fold, and from nothing else."""
     network.head.fit_records(torch.from_numpy(split.train.clinical_matrix()))
@@ -164,14 +144,16 @@ def _fit_features(network: Network, train: BagDataset) -> None:
     """Take the statistics of features from the training slides, if the head asks for them."""
     if not network.head.settings["standardise_features"]:
         return
-    found = []
+    found, most = [], max(2, min(ROWS, ROWS_IN_ALL // len(train.entries)))
     for i, (entry, one) in enumerate(zip(train.entries, train.instances, strict=True)):
         if one is not None and i not in train.skipped:
-            rows = np.unique(np.linspace(0, len(one) - 1, ROWS).astype(int))
+            rows = np.unique(np.linspace(0, len(one) - 1, most).astype(int))
             try:
                 found.append(one.read(rows, generator_for(entry.slide))[0].astype(np.float32))
             except UserError as error:
                 train.skip(i, error)
+    if sum(map(len, found)) < 2:
+        raise UserError("--standardise_features true: the training slides have a single patch, which has no deviation.")
     network.head.fit_features(torch.from_numpy(np.concatenate(found)))
 
 
@@ -208,58 +190,3 @@ def _check_same_records(checkpoint: Path, head: Head) -> None:
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=ROUNDING, atol=0)
-
-
-def provenance(
-    settings: Mapping[str, Any], assignment: Mapping[str, int], schema: ClinicalSchema, config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a training's result depends on.
-
-    Args:
-        settings: what the user set, by name.
-        assignment: every patient's fold.
-        schema: what the records and labels mean.
-        config: the config that is run, see :func:`persam_monai.commandline.running_config`.
-
-    Returns:
-        JSON-able: the settings, the blocks of the config that have settings of their own, and the
-        SHA-256 of every patient's fold (``fold_assignment``) and of the schema (``clinical_schema``).
-    """
-    blocks = {name: config[name] for name in BLOCKS if name in config}
-    hashes = {
-        "fold_assignment": _digest(sorted(assignment.items())),
-        "clinical_schema": _digest(schema.to_dict()),  # the order of classes, groups and levels counts
-    }
-    return {**settings, **blocks, **hashes}
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def describe(
-    network: Network, train: Cohort, source: Source, bag_size: int, provenance: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What ``model.json`` says of a network that is being trained.
-
-    Args:
-        network: has a ``head`` with ``settings``.
-        train: the training part of the cohort.
-        source: where the bags come from.
-        bag_size: patches in a bag.
-        provenance: see :func:`provenance`.
-    """
-    labels = list(train.patient_labels.values())
-    slides = dict(zip(train.classes, train.class_counts(), strict=True))
-    counts = {name: {"patients": labels.count(i), "slides": slides[name]} for i, name in enumerate(train.classes)}
-    return {
-        "schema": train.schema.to_dict(),
-        "statistics": RecordStatistics.fit(train.schema, train.clinical_matrix()).to_dict(),
-        "trained_on": {"patients": len(labels), "slides": len(train), "classes": counts},
-        "head": describe_head(network.head),
-        "patch_size": source.patches.size,
-        "mpp": source.patches.mpp,
-        "features": source.made_by,
-        "bag_size": bag_size,
-        "settings": dict(provenance),
-    }

@@ -6,6 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+LIMIT = 10.0  # deviations; a feature that the training patches hardly ever had would decide everything else
+LEAST = 1e-3  # of the features' median deviation: below, it is rounding
+
 
 class FeatureScaling(nn.Module):
     """Standardises each feature with the mean and standard deviation of the training patches.
@@ -23,9 +26,10 @@ class FeatureScaling(nn.Module):
         self.mean = nn.Buffer(torch.zeros(feature_dim))
         self.scale = nn.Buffer(torch.ones(feature_dim))
         self.fitted = nn.Buffer(torch.tensor(False))
+        self.limit = LIMIT
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[B, D, N]`` to the same in standard deviations.
+        """``[B, D, N]`` to the same in standard deviations, at most 10 of them.
 
         Raises:
             RuntimeError: if the statistics were never fitted.
@@ -35,11 +39,11 @@ class FeatureScaling(nn.Module):
                 "The features' statistics are unknown: call fit_features(features) with those of the training fold, or "
                 "load trained weights."
             )
-        return (features - self.mean[:, None]) / self.scale[:, None]
+        return ((features - self.mean[:, None]) / self.scale[:, None]).clamp(-self.limit, self.limit)
 
     @torch.jit.unused
     def fit(self, features: Tensor) -> None:
-        """Take mean and standard deviation of features ``[n, D]``; one that never changes keeps its scale.
+        """Take mean and standard deviation of features ``[n, D]``; one that hardly changes keeps its scale.
 
         Raises:
             ValueError: if they have another D, or are fewer than two.
@@ -47,7 +51,7 @@ class FeatureScaling(nn.Module):
         if features.dim() != 2 or features.shape[0] < 2 or features.shape[1] != len(self.mean):
             raise ValueError(f"features must be [n, {len(self.mean)}] with n at least 2, got {features.shape}.")
         scale, mean = torch.std_mean(features.double(), dim=0, correction=0)
-        constant = scale <= 1e-6 * mean.abs()  # rounding alone
+        least = torch.maximum(1e-6 * mean.abs(), LEAST * scale.median())
         self.mean.copy_(mean)
-        self.scale.copy_(torch.where(constant | (scale == 0), 1.0, scale))
+        self.scale.copy_(torch.where(scale > least, scale, 1.0))
         self.fitted.fill_(True)

@@ -33,6 +33,15 @@ class Forker:
 
     def run(self, words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
         """As :func:`subprocess.run` of ``python -m monai.bundle`` and ``words``, with its output captured as text."""
+        try:
+            return self._run(words, cwd)
+        except BaseException:  # the answer to a job that was given up would be taken for the next one's
+            if self._socket is not None:
+                self._socket.close()
+            self._socket = None
+            raise
+
+    def _run(self, words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
         connection = self._connected()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             job = json.dumps({"words": words, "cwd": str(cwd), "environment": dict(os.environ)}).encode()
@@ -139,6 +148,7 @@ def _become(job: dict[str, Any], files: list[int]) -> None:
             print(end.code, file=sys.stderr)
     except BaseException:
         sys.excepthook(*sys.exc_info())
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

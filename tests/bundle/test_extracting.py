@@ -227,7 +227,8 @@ def test_a_damaged_slide_is_left_out_on_request(slides: Path, tmp_path: Path) ->
     [
         ({"features_dtype": "float8"}, "features_dtype is 'float8'; expected one of float16, float32"),
         ({"extractor_weights": "nowhere.pth"}, "nowhere.pth are not a file"),
-        ({"extractor_batch": "null"}, "bag_size is 'null'|extractor_batch"),
+        ({"extractor_batch": "null"}, "^extractor_batch is 'null'; expected a whole number of at least 1"),
+        ({"extractor_batch": 0}, "extractor_batch is 0; expected a whole number of at least 1"),
         ({"slide_mpp": 0.5}, "--slide_mpp goes with --slide"),
         ({"slide": "nowhere.svs"}, "--slide nowhere.svs: there is no such file"),
         ({"table": "nowhere.csv"}, "nowhere.csv"),
@@ -250,3 +251,18 @@ def test_settings_that_cannot_be_meant_are_refused(
         monai.bundle.run("extracting", config_file=[str(path) for path in EXTRACTING], **given)
     assert re.search(told, str(commandline.user_error_in(caught.value)))
     assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_extractor_batch_null_in_a_config_is_refused_by_its_name(slides: Path, tmp_path: Path) -> None:
+    import monai.bundle
+
+    from persam_monai import commandline
+
+    (tmp_path / "null.json").write_text('{"extractor_batch": null}')
+    parser = monai.bundle.ConfigParser()
+    parser.read_config([str(ROOT / CONFIGS / "extract.json"), str(tmp_path / "null.json")])
+    parser.update({"dataset_dir": str(slides), "features_dir": str(tmp_path / "features")})
+    with pytest.raises(Exception) as caught:  # noqa: PT011  MONAI wraps ours in one of its own
+        parser.get_parsed_content("dataset")
+    told = str(commandline.user_error_in(caught.value))
+    assert told == "extractor_batch is None; expected a whole number of at least 1."

@@ -118,7 +118,7 @@ def test_slides_without_the_extractor_that_made_the_features_are_refused(
     settings = {"dataset_dir": dataset_dir, "output_dir": frozen, "inference_dir": tmp_path}
     none = run_bundle("inference", INFERENCE, **settings)
     assert none.returncode == 1
-    assert "does not hold those weights. --extractor_weights names their file" in none.stderr
+    assert "Name the file of those weights by --extractor_weights" in none.stderr
     weights = torch.load(features / "extractor.pt", weights_only=True)
     weights["conv1.weight"] += 1
     torch.save(weights, tmp_path / "others.pt")
@@ -218,6 +218,24 @@ def test_whole_slides_go_through_the_network_together(dataset_dir: Path, feature
     result = run_well("training", [*TRAINING, FROZEN], **folders, bag_size=1000, batch_size=64, cache_gb=0)
     training = next(line for line in result.stdout.splitlines() if "Training on" in line)
     assert training.split("(")[1].startswith(training.split("Training on ")[1].split()[0])  # a bag for each slide
+
+
+def test_frozen_settings_before_what_they_change_are_refused(dataset_dir: Path, features: Path, tmp_path: Path) -> None:
+    folders = {"dataset_dir": dataset_dir, "features_dir": features, "output_dir": tmp_path}
+    result = run_bundle("training", [FROZEN, *TRAINING], **folders)
+    assert result.returncode == 1
+    assert "name it behind train.json" in result.stderr
+
+
+def test_features_of_another_number_are_refused_with_both_numbers(
+    dataset_dir: Path, features: Path, frozen: Path, tmp_path: Path
+) -> None:
+    for path in features.rglob("*.h5"):
+        torch.save(torch.zeros(3, 17), tmp_path / f"{path.stem}.pt")  # says nothing of an extractor
+    settings = {"dataset_dir": dataset_dir, "features_dir": tmp_path, "inference_dir": tmp_path / "inference"}
+    result = run_bundle("inference", [*INFERENCE, FROZEN], **settings, output_dir=frozen)
+    assert result.returncode == 1
+    assert "17 features for each patch, the network takes 32" in result.stderr
 
 
 @pytest.mark.parametrize("form", ["trident", "clam", "pt"])

@@ -76,7 +76,7 @@ def test_a_converted_checkpoint_of_the_public_code_predicts_through_the_bundle(
 ) -> None:
     first, second = ClinicalSchema.load(dataset_dir / "clinical.yaml").group_sizes
     described = json.loads((ROOT / SMALL_EXTRACTOR).read_text())["extractor"]
-    backbone = ResNet(**{name: value for name, value in described.items() if name != "_target_"})
+    backbone = ResNet(**{name: value for name, value in described.items() if not name.startswith("_")})
     torch.save(other_state(features=32, groups=(first, second), classes=3), tmp_path / "theirs.pth")
     torch.save(backbone.state_dict(), tmp_path / "resnet.pth")
     convert_reference_checkpoint(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 import resource
@@ -24,10 +26,12 @@ from torch import nn
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
 from persam_monai.data import BadSlides, BagDataset, BagKey, BagLoader, InOrder, PatchSettings, SlidePatches
+from persam_monai.data.features import Made
+from persam_monai.data.features.fingerprints import ENDS, fingerprint
 from persam_monai.engines import extract
 from persam_monai.engines.extraction import targets
 from persam_monai.engines.extraction.locks import FileLock
-from persam_monai.engines.extraction.targets import fingerprint
+from persam_monai.engines.extraction.writer import SlideFeatures
 from persam_monai.errors import UserError
 from persam_monai.networks import PatchExtractor
 from tests.data.making import Picture, garble, write_slides
@@ -344,6 +348,81 @@ def test_half_written_files_and_locks_of_killed_processes_are_cleared_away(paint
     assert files(run(painted)) == {**whole, ".bb.h5.123.abcd.partial": b""}
 
 
+def test_without_locks_half_written_files_are_left_to_whoever_may_be_writing_them(
+    painted: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / ".a.h5.123.abcd.partial").write_bytes(b"half")
+    found = files(run(painted))
+    assert found.pop(".a.h5.123.abcd.partial") == b"half"
+    assert sorted(found) == ["a.h5", "b.h5", "more/c.h5"]
+
+
+def test_patches_that_have_come_are_counted_and_not_added_up_again(tmp_path: Path) -> None:
+    class Counted(torch.Tensor):
+        asked = 0
+
+        def __len__(self) -> int:
+            Counted.asked += 1
+            return int(self.shape[0])
+
+    target = targets.Target(
+        cohort_of(tmp_path, ["a.tif"], None).entries[0], tmp_path / "a.h5", Made(), "float32", False
+    )
+    slide = SlideFeatures(target, FileLock(tmp_path / "lock", None), 120, (256.0, 256.0))
+    complete = [slide.add(torch.zeros(3, 9).as_subclass(Counted), torch.zeros(3, 2)) for _ in range(40)]
+    assert complete == [False] * 39 + [True]
+    assert slide.received == 120
+    assert Counted.asked <= 40
+
+
+@pytest.mark.parametrize("left", [["b.tif"], []])
+def test_a_slide_with_features_that_cannot_be_read_now_is_its_own_problem(
+    slides: Path, run: Any, left: list[str]
+) -> None:
+    made = run(slides)
+    whole = files(made)
+    for name in left:
+        (made / name).with_suffix(".h5").unlink()
+    (slides / "a.tif").unlink()
+    with pytest.raises(UserError, match=r"Slide .*a\.tif cannot be read: No such file.*") as caught:
+        run(slides)
+    assert "--on_bad_slide skip" in str(caught.value)
+    assert "b.tif" not in str(caught.value)
+
+    found = files(run(slides, on_bad_slide="skip"))
+    lines = found.pop("skipped_slides.csv").decode().splitlines()
+    assert [line.split(",")[:2] for line in lines[1:]] == [["extraction", "a.tif"]]
+    assert found == whole
+
+
+def test_a_slide_that_cannot_be_read_any_more_when_somebody_else_has_done_it_is_skipped(
+    slides: Path, run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = run(slides, to="whole")
+
+    def meanwhile(dataset: BagDataset) -> None:
+        look = dataset.source.look
+
+        def look_slowly(*given: Any) -> Any:
+            found = look(*given)
+            shutil.copy(whole / "a.h5", tmp_path / "features" / "a.h5")
+            (slides / "a.tif").unlink()
+            return found
+
+        dataset.source.look = look_slowly  # type: ignore[method-assign, assignment]
+
+    with caplog.at_level(logging.INFO):
+        found = files(run(slides, on_bad_slide="skip", prepare=meanwhile))
+    assert "a.tif" in found.pop("skipped_slides.csv").decode()
+    assert found == files(whole)
+    assert "Features of 2 slides" in caplog.text
+
+
 def test_slides_in_other_hands_are_waited_for(
     painted: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -405,4 +484,4 @@ def test_a_fingerprint_is_of_size_begin_and_end(tmp_path: Path) -> None:
     assert whole in found
     (tmp_path / "slide").write_bytes(content[:100].tobytes())
     assert fingerprint(tmp_path / "slide") not in found
-    assert targets.ENDS == 1 << 20
+    assert ENDS == 1 << 20

@@ -8,9 +8,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,3 +130,60 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/\.P001\.h5\.lock cannot be written.*--features_dir"):
         FileLock.take(tmp_path / "file" / "P001.h5")
+
+
+def test_a_lock_file_is_open_to_every_user_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        lock = FileLock.take(tmp_path / "P001.h5")
+    finally:
+        os.umask(before)
+    assert lock is not None
+    assert lock.path.stat().st_mode & 0o777 == 0o666
+    lock.release()
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, set[int]], None]:
+    """Makes the file system open a file in none of some modes, as if it were another user's; root may open any."""
+    really = os.open
+
+    def refuse_it(file: Path, modes: set[int]) -> None:
+        def opened(path: Path, flags: int, *rest: int) -> int:
+            if path == file and flags & os.O_ACCMODE in modes:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return really(path, flags, *rest)
+
+        monkeypatch.setattr(os, "open", opened)
+
+    return refuse_it
+
+
+def test_the_lock_of_another_user_that_may_only_be_read_is_kept_to(tmp_path: Path, refuse: Any) -> None:
+    file = tmp_path / "P001.h5"
+    with held_elsewhere(file):
+        refuse(lock_file(file), {os.O_RDWR})
+        assert FileLock.take(file) is None
+    lock = FileLock.take(file)  # that process is dead
+    assert lock is not None
+    assert lock.keeps_others_out
+    with FORK.Pool(1) as pool:
+        assert pool.apply(FileLock.take, (file,)) is None
+    lock.release()
+
+
+def test_the_lock_of_another_user_that_may_not_be_opened_counts_as_taken(tmp_path: Path, refuse: Any) -> None:
+    file = tmp_path / "P001.h5"
+    lock_file(file).touch()
+    refuse(lock_file(file), {os.O_RDWR, os.O_RDONLY})
+    assert FileLock.take(file) is None
+
+
+def test_a_folder_that_may_not_be_written_is_an_error_and_not_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuse: Any
+) -> None:
+    file = tmp_path / "P001.h5"
+    refuse(lock_file(file), {os.O_RDWR})
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"cannot be written: Permission denied.*--features_dir"):
+        FileLock.take(file)

@@ -8,9 +8,9 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from persam_monai.commandline import check_overrides
 from persam_monai.errors import UserError
 from persam_monai.networks import PatchExtractor, TorchScriptBackbone, check_extractor
+from persam_monai.overrides import check_overrides
 
 CONFIGS = Path(__file__).parents[2] / "bundle" / "configs"
 KINDS = sorted(file.stem for file in (CONFIGS / "extractors").glob("*.json"))

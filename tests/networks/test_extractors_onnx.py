@@ -34,7 +34,7 @@ def test_absent_runtime_is_named_with_its_cure(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError) as error:
         OnnxBackbone(tmp_path / "model.onnx")
-    assert "pip install 'persam-monai[onnx]'" in str(error.value) or "cannot be imported" in str(error.value)
+    assert "pip install '.[onnx]'" in str(error.value) or "cannot be imported" in str(error.value)
 
 
 def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:

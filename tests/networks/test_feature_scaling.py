@@ -36,6 +36,17 @@ def test_a_feature_that_never_changes_becomes_zero_and_not_noise() -> None:
     assert scaling(patches.T[None])[0, 2].abs().max() < 1e-6
 
 
+def test_a_feature_that_the_training_hardly_had_does_not_decide_everything() -> None:
+    patches = torch.randn(30000, 7)
+    patches[:, 2] = 0
+    patches[17, 2] = 1e-4
+    scaling = FeatureScaling(7)
+    scaling.fit(patches)
+    new = torch.zeros(1, 7, 1)
+    new[0, 2] = 0.5
+    assert scaling(new)[0, 2].abs() <= 10
+
+
 @pytest.mark.parametrize("features", [torch.zeros(1, 7), torch.zeros(5, 6), torch.zeros(7)])
 def test_statistics_need_rows_of_all_features(features: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"features must be \[n, 7\] with n at least 2"):

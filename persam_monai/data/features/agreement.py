@@ -16,15 +16,18 @@ SHOWN = 3  # files named of each kind
 ROUNDED = 0.01  # relative: 0.33 stands for a third
 WEIGHTS_SHOWN = 12  # hexadecimal digits
 SETTABLE = {"mpp": "--mpp", "patch_size": "--patch_size", "extractor": "--extractor_name"}
+PIXELS = {  # settings of our own, without which an extractor is another
+    "pixel_mean": "mean of the pixels",
+    "pixel_std": "standard deviation of the pixels",
+    "input_size": "size of the extractor's input in pixels",
+}
 WORDS = {
     "extractor": "extractor",
     "weights": "SHA-256 of its weights",
     "dim": "features of a patch",
     "mpp": "µm per pixel (mpp)",
     "patch_size": "patch size in pixels",
-    "pixel_mean": "mean of the pixels",  # settings of our own, without which an extractor is another
-    "pixel_std": "standard deviation of the pixels",
-    "input_size": "size of the extractor's input in pixels",
+    **PIXELS,
 }
 
 Kinds = list[tuple[Any, list[FeatureInfo]]]  # files by what they say
@@ -74,6 +77,13 @@ def unsaid(infos: Sequence[FeatureInfo], expected: Made) -> dict[str, int]:
     names = [name for name in SETTABLE if getattr(expected, name) is not None]
     counts = {name: sum(getattr(info.made, name) is None for info in infos) for name in names}
     return {name: count for name, count in counts.items() if count}
+
+
+def same_extractor(made: Made) -> dict[str, Any]:
+    """Of what made features, what makes an extractor the same; JSON-able."""
+    settings = {name: made.settings[name] for name in PIXELS if name in made.settings}
+    about = {"extractor": made.extractor, "weights": made.weights, "mpp": made.mpp, "patch_size": made.patch_size}
+    return {**about, "settings": settings}
 
 
 def _kinds(infos: Sequence[FeatureInfo], name: str) -> Kinds:

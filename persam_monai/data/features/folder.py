@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from persam_monai.cohort import SlideEntry
-from persam_monai.data.features.head import read_info
-from persam_monai.data.features.info import FeatureInfo
 from persam_monai.data.features.naming import CLAM_FOLDERS, feature_file
 from persam_monai.errors import UserError, raise_together
 
@@ -22,24 +20,6 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         found = "is no folder" if folder.exists() else "does not exist"
         raise UserError(f"The folder of features {folder} {found}. {CURE}")
-
-
-def any_info(folder: Path) -> FeatureInfo:
-    """What is known of the first file of features that can be read; HDF5 before torch, then by name.
-
-    Raises:
-        UserError: if there is none.
-    """
-    check_folder(folder)
-    problems = []
-    for suffix in CLAM_FOLDERS:
-        for path in _files_below(folder, suffix):
-            try:
-                return read_info(path)
-            except UserError as error:
-                problems.append(str(error))
-    raise_together(f"The folder {folder} holds no features that can be read", problems, shown=3)
-    raise UserError(f"The folder {folder} holds no file of features. {CURE}")
 
 
 def missing(folder: Path, slide: str) -> str:
@@ -76,12 +56,6 @@ def check_distinct(entries: Sequence[SlideEntry], paths: Sequence[Path | None]) 
             if len(several) > 1
         ],
     )
-
-
-def _files_below(folder: Path, suffix: str) -> Iterator[Path]:
-    for parent, inner, names in os.walk(folder):
-        inner.sort()
-        yield from (Path(parent, name) for name in sorted(names) if name.endswith(suffix) and name[0] != ".")
 
 
 def _inner_folders(folder: Path) -> list[Path]:

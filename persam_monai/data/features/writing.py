@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 
 import h5py
 import numpy as np
@@ -58,7 +59,9 @@ def write_features(
     if fingerprint is not None:
         about["fingerprint"] = np.bytes_(fingerprint)
     # Made in memory: HDF5 that meets a full disk while it writes crashes later, when Python clears up behind it.
-    with h5py.File("features", "w", driver="core", backing_store=False, libver=LIBRARY) as file:
+    # HDF5 takes files of one name for one file, and other threads may be writing theirs; no name gets into the bytes.
+    name = f"features-{uuid.uuid4().hex}"
+    with h5py.File(name, "w", driver="core", backing_store=False, libver=LIBRARY) as file:
         file.attrs.update(about)
         file.create_dataset("features", data=features, track_times=False)
         written = file.create_dataset("coords", data=coords.astype(np.int64), track_times=False)

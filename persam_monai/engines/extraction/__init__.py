@@ -2,6 +2,6 @@
 """Features of whole slides, computed once and kept in files."""
 
 from persam_monai.engines.extraction.extract import extract
-from persam_monai.engines.extraction.slides import slides_to_extract
+from persam_monai.engines.extraction.slides import patches_at_once, slides_to_extract
 
-__all__ = ["extract", "slides_to_extract"]
+__all__ = ["extract", "patches_at_once", "slides_to_extract"]

@@ -18,12 +18,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from persam_monai.data import BagDataset, BagLoader
+from persam_monai.data.bad_slides import OR_SKIP
 from persam_monai.engines.extraction.locks import FileLock, lock_file
 from persam_monai.engines.extraction.remaining import RemainingSlides
-from persam_monai.engines.extraction.targets import CURE, Target, made_with, targets
+from persam_monai.engines.extraction.targets import CURE, Target, UnreadableSlideError, made_with, targets
 from persam_monai.engines.extraction.work import Extraction
 from persam_monai.engines.outputs import make_writable
-from persam_monai.engines.training import report_skipped
+from persam_monai.engines.skipping import report_skipped
 from persam_monai.engines.wrapper import PRECISIONS
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors
@@ -72,7 +73,7 @@ def extract(
     load_extractor_weights(extractor, extractor_weights)
     made = made_with(extractor, dataset.source.patches, precision, dataset.draw.bag_size)
     wanted = targets(dataset.entries, folder, made, dtype, is_yes(overwrite))
-    remaining = _remaining(wanted)
+    remaining, there = _remaining(dataset, wanted)
     work = Extraction(dataset, loader, _Network(extractor, device, precision), wanted, device)
     if remaining:
         check_extractor(extractor, dataset.source.patches.size, device)
@@ -83,7 +84,7 @@ def extract(
     dataset.bad_slides.begin()
     if remaining:
         with _orderly_end(), torch.inference_mode():
-            work.run(remaining, len(wanted) - len(remaining))
+            work.run(remaining, there)
     report_skipped([dataset])
     logger.info(
         "Features of %d slides are in %s: %d written now, %d were there already, %d come from other processes; %d "
@@ -91,29 +92,40 @@ def extract(
         len(wanted) - len(dataset.skipped),
         folder,
         work.written,
-        len(wanted) - len(remaining),
+        there,
         work.by_others,
         len(dataset.skipped),
     )
 
 
-def _remaining(wanted: Sequence[Target]) -> list[int]:
-    """Which files are to be made.
+def _remaining(dataset: BagDataset, wanted: Sequence[Target]) -> tuple[list[int], int]:
+    """Which files are to be made, and how many are there; slides that cannot be read are skipped if they may be.
 
     Raises:
-        UserError: lists those that are there, were made otherwise, and may not be replaced.
+        UserError: lists the files that are there, were made otherwise, and may not be replaced; or the slides that
+            have features but cannot be read.
     """
-    remaining, problems = [], []
+    there, remaining, problems = 0, [], []
+    unreadable: dict[int, UnreadableSlideError] = {}
     for place, target in enumerate(tqdm(wanted, "Looking for features", unit="slide", disable=len(wanted) < 2)):
-        differences = target.differences()
+        try:
+            differences = target.differences()
+        except UnreadableSlideError as error:
+            unreadable[place] = error
+            continue
         if differences == []:
+            there += 1
             _remove_stale_lock(target.file)
             continue
         remaining.append(place)
         if differences and not target.overwrite:
             problems.append(f"{target.file}: {'; '.join(differences)}.")
     raise_together(f"Features that are there were made otherwise. {CURE}. Found", problems, shown=5)
-    return remaining
+    if not dataset.bad_slides.skip:
+        raise_together(f"Some slides cannot be used. {OR_SKIP} Problems", [str(one) for one in unreadable.values()])
+    for place, problem in unreadable.items():
+        dataset.skip(place, problem)
+    return remaining, there
 
 
 def _remove_stale_lock(file: Path) -> None:

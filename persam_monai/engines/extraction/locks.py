@@ -16,7 +16,8 @@ from persam_monai.errors import UserError
 logger = logging.getLogger(__name__)
 
 NOT_SUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
-TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+# The last from NFS, which locks no file that is open for reading only.
+TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EBADF}
 
 _warned = threading.Event()
 
@@ -31,6 +32,11 @@ class FileLock:
         self.path = path
         self._descriptor = descriptor
 
+    @property
+    def keeps_others_out(self) -> bool:
+        """Whether it is held, on a file system that knows locks."""
+        return self._descriptor is not None
+
     @classmethod
     def take(cls, file: Path) -> FileLock | None:
         """Lock ``file``, whose folder is made.
@@ -38,7 +44,7 @@ class FileLock:
         Where the file system knows no locks, that is said once and the lock keeps nobody out.
 
         Returns:
-            ``None`` if another process has locked it.
+            ``None`` if another process has locked it, or another user's lock cannot be opened.
 
         Raises:
             UserError: if the folder cannot be written.
@@ -47,8 +53,8 @@ class FileLock:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             while True:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-                if not _lock(descriptor):
+                descriptor = _open(path)
+                if descriptor is None or not _lock(descriptor):
                     return None
                 if _is_at(descriptor, path):
                     return cls(path, descriptor)
@@ -87,6 +93,25 @@ class FileLock:
 def lock_file(file: Path) -> Path:
     """The hidden file that is locked in the place of ``file``."""
     return file.with_name(f".{file.name}.lock")
+
+
+def _open(path: Path) -> int | None:
+    """Open a lock file, made if need be, so that other users can; ``None`` if another user's lets nobody in."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # flock asks for no more
+        except FileNotFoundError:
+            if os.access(path.parent, os.W_OK | os.X_OK):
+                return None  # it has just been removed; whoever asks again will find the place free
+        except PermissionError:
+            if os.path.lexists(path):
+                return None
+        raise
+    with suppress(OSError):  # whose lock it is need not be us
+        os.fchmod(descriptor, 0o666)  # the umask may have kept others out
+    return descriptor
 
 
 def _lock(descriptor: int) -> bool:

@@ -48,10 +48,9 @@ class RemainingSlides:
         """Whether instances are pixels."""
         return self.source.pixels
 
-    @property
-    def made_by(self) -> dict[str, Any] | None:
-        """What made the features; ``None`` for pixels."""
-        return self.source.made_by
+    def made_of(self, entries: Sequence[SlideEntry]) -> dict[str, Any] | None:
+        """See :meth:`persam_monai.data.source.Source.made_of`."""
+        return self.source.made_of(entries)
 
     def look(self, entries: Sequence[SlideEntry], label: str = "slides") -> Sequence[Instances | UserError]:
         """See :meth:`persam_monai.data.source.Source.look`; the others have no instances."""

@@ -13,7 +13,7 @@ from persam_monai.cohort import Cohort, SlideEntry, find_table, load_slides
 from persam_monai.cohort.tables import TABLE_NAMES
 from persam_monai.errors import UserError
 from persam_monai.files import absolute
-from persam_monai.settings import check_settings, is_null, or_none
+from persam_monai.settings import check_settings, is_null, or_none, whole
 
 
 def slides_to_extract(
@@ -52,3 +52,15 @@ def slides_to_extract(
     nothing = np.empty(0, np.float32)
     entry = SlideEntry(str(slide), path, path.stem, None, nothing, or_none(slide_mpp), None, 1)
     return Cohort((entry,), ClinicalSchema((), {}), "--slide")
+
+
+def patches_at_once(extractor_batch: object) -> int:
+    """The setting ``extractor_batch`` of an extraction, which knows no null as a training does.
+
+    Raises:
+        UserError: if it is no number of patches.
+    """
+    rule = whole(1)
+    if not isinstance(extractor_batch, int) or not rule.admits(extractor_batch):
+        raise UserError(f"extractor_batch is {extractor_batch!r}; expected {rule.expected}.")
+    return extractor_batch

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import persam_monai
 from persam_monai.cohort import SlideEntry
 from persam_monai.data import PatchSettings
 from persam_monai.data.features import Made, feature_file, read_info
+from persam_monai.data.features.fingerprints import fingerprint
 from persam_monai.errors import UserError, raise_together
 from persam_monai.networks import PatchExtractor
 from persam_monai.networks.extractors import extractor_name, weights_sha256
@@ -22,7 +22,6 @@ from persam_monai.networks.extractors import extractor_name, weights_sha256
 FORM = 1  # of the way features are made; whoever changes it so that other features come out counts on
 # Kept in the files, but features do not depend on them beyond the last bits.
 FREE = frozenset({"backend", "extractor_batch"})
-ENDS = 1 << 20  # bytes at a file's begin and end that a fingerprint looks at
 CURE = "Name another --features_dir, or replace them with --overwrite true"
 
 
@@ -50,6 +49,10 @@ def made_with(extractor: PatchExtractor, patches: PatchSettings, precision: str,
     return Made(name, weights, float(patches.mpp), patches.size, settings, persam_monai.__version__)
 
 
+class UnreadableSlideError(UserError):
+    """A slide whose file cannot be read now, whatever is kept of it: that slide's problem and no other's."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A slide and the file of its features.
@@ -70,14 +73,22 @@ class Target:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the slide's file as it was when this was first asked for."""
-        return fingerprint(self.entry.path)
+        """Of the slide's file as it was when this was first asked for.
+
+        Raises:
+            UnreadableSlideError: if it cannot be read.
+        """
+        try:
+            return fingerprint(self.entry.path)
+        except UserError as error:
+            raise UnreadableSlideError(str(error)) from error
 
     def is_there(self) -> bool:
         """Whether the file is there and was made as it is to be.
 
         Raises:
             UserError: if it is there, was made otherwise, and may not be replaced.
+            UnreadableSlideError: if it is there, and whether the slide is still the same cannot be told.
         """
         differences = self.differences()
         if differences and not self.overwrite:
@@ -85,7 +96,11 @@ class Target:
         return differences == []
 
     def differences(self) -> list[str] | None:
-        """What distinguishes the file from what it is to be, for messages; ``None`` if there is no file."""
+        """What distinguishes the file from what it is to be, for messages; ``None`` if there is no file.
+
+        Raises:
+            UnreadableSlideError: if the slide cannot be read, and nothing else is different.
+        """
         if not os.path.lexists(self.file):
             return None
         try:
@@ -138,24 +153,6 @@ def targets(
 def _for(entry: SlideEntry, made: Made) -> Made:
     """``made`` of one slide: a resolution that the table says for it, against its file, changes what a patch is."""
     return made if entry.mpp is None else replace(made, settings={**made.settings, "slide_mpp": float(entry.mpp)})
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 over a file's size and its first and last MiB: what a scanner writes differs there.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            digest = hashlib.sha256(f"{size}\0".encode())
-            digest.update(file.read(ENDS))
-            file.seek(max(0, size - ENDS))
-            digest.update(file.read(ENDS))
-    except OSError as error:
-        raise UserError(f"Slide {path} cannot be read: {error.strerror or error}.") from error
-    return digest.hexdigest()
 
 
 def _compared(made: Made, dtype: str) -> dict[str, Any]:

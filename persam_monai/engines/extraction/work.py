@@ -16,9 +16,8 @@ from tqdm import tqdm
 
 from persam_monai.data import BagDataset, BagKey, BagLoader, SlideInstances
 from persam_monai.engines.extraction.locks import FileLock
-from persam_monai.engines.extraction.targets import Target
+from persam_monai.engines.extraction.targets import Target, UnreadableSlideError
 from persam_monai.engines.extraction.writer import SlideFeatures, Writer
-from persam_monai.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -126,17 +125,19 @@ class Extraction:
         if lock is None:
             return Claim.BUSY
         self._locks.append(lock)
-        if target.is_there():
+        try:
+            there = target.is_there()
+            _ = target.fingerprint  # before the slide is read: if it changes meanwhile, the file will not be current
+        except UnreadableSlideError as error:
+            lock.release()
+            self._bar.total -= len(one)
+            self.dataset.skip(slide, error)
+            return Claim.DONE
+        if there:
             lock.release()
             self.by_others += 1
             self._bar.total -= len(one)
             self._tell()
-            return Claim.DONE
-        try:
-            _ = target.fingerprint  # before the slide is read: if it changes meanwhile, the file will not be current
-        except UserError as error:
-            lock.release()
-            self.dataset.skip(slide, error)
             return Claim.DONE
         self._ours[slide] = SlideFeatures(target, lock, len(one), one.index.cells.extent)
         return Claim.OURS

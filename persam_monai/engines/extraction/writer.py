@@ -29,12 +29,14 @@ class SlideFeatures:
         lock: held until the file is there.
         count: number of patches when they are complete.
         extent: width and height of a patch in level-0 pixels.
+        received: number of patches that have come.
     """
 
     target: Target
     lock: FileLock
     count: int
     extent: tuple[float, float]
+    received: int = field(default=0, init=False)
     _features: list[Tensor] = field(default_factory=list, repr=False)
     _locations: list[Tensor] = field(default_factory=list, repr=False)
     _finite: list[Tensor] = field(default_factory=list, repr=False)
@@ -52,12 +54,8 @@ class SlideFeatures:
         self._finite.append(features.isfinite().all())
         self._features.append(features.to(getattr(torch, self.target.dtype)))
         self._locations.append(locations)
+        self.received += len(features)
         return self.received == self.count
-
-    @property
-    def received(self) -> int:
-        """Number of patches that have come."""
-        return sum(map(len, self._features))
 
     def write(self) -> None:
         """Write the file, and let go of it.
@@ -71,8 +69,9 @@ class SlideFeatures:
                     f"The extractor gives NaN or infinite features for slide {self.target.entry.path}. Look at its "
                     "weights and at --precision."
                 )
-            for killed in self.target.file.parent.glob(_partials(self.target.file.name)):
-                killed.unlink(missing_ok=True)  # what a process that was killed has left of this file
+            if self.lock.keeps_others_out:  # or another process may be writing just now
+                for killed in self.target.file.parent.glob(_partials(self.target.file.name)):
+                    killed.unlink(missing_ok=True)  # what a process that was killed has left of this file
             features, locations = torch.cat(self._features).cpu().numpy(), torch.cat(self._locations).numpy()
             write_features(
                 self.target.file,

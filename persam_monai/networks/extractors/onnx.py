@@ -176,7 +176,7 @@ def _onnxruntime() -> Any:
         if error.name != "onnxruntime":
             raise UserError(f"ONNX Runtime is installed and cannot be imported: {error}. Install it anew.") from error
         raise UserError(
-            "ONNX files need ONNX Runtime, which is not installed: pip install 'persam-monai[onnx]', or "
+            "ONNX files need ONNX Runtime, which is not installed: pip install '.[onnx]' in the repository, or "
             "pip install onnxruntime (onnxruntime-gpu for CUDA)."
         ) from error
     except ImportError as error:  # a shared library that is missing or of another machine

@@ -80,7 +80,7 @@ def _timm() -> Any:
         if (error.name or "").split(".")[0] != "timm":
             raise UserError(_cannot_import(error)) from error
         raise UserError(
-            "Networks of timm need timm, which is not installed: pip install 'persam-monai[timm]', or "
+            "Networks of timm need timm, which is not installed: pip install '.[timm]' in the repository, or "
             "pip install timm torchvision."
         ) from error
     except (ImportError, RuntimeError, AttributeError) as error:  # torchvision built for another torch raises each

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from persam_monai.cohort.entry import SlideEntry
-from persam_monai.data import PatchSettings
+from persam_monai.data import PatchSettings, SlidePatches
 from persam_monai.data.features import FeatureFiles, FeatureInstances, Made
 from persam_monai.errors import UserError
 from tests.data.features.making import (
@@ -46,7 +46,7 @@ def test_slides_are_found_and_read_in_the_tables_order(tmp_path: Path) -> None:
     features, coords = found[0].read(CHOSEN, GENERATOR)
     np.testing.assert_array_equal(features, values(14, seed=2)[CHOSEN])
     np.testing.assert_array_equal(coords, positions(14)[CHOSEN])
-    assert (files.made, files.feature_dim, found[0].dim, found[0].extent) == (MADE, 5, 5, (224.0, 224.0))
+    assert (files.made, found[0].dim, found[0].extent) == (MADE, 5, (224.0, 224.0))
 
 
 def test_rows_go_where_they_are_wanted(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none does not exist.*--features_dir.*run extracting"):
         files.look([entry("P1.svs")])
     with pytest.raises(UserError, match=r"none does not exist"):
-        _ = files.feature_dim
+        files.dim_of([entry("P1.svs")])
     (tmp_path / "none").touch()
     with pytest.raises(UserError, match=r"none is no folder"):
         files.look([entry("P1.svs")])
@@ -111,10 +111,10 @@ def test_a_folder_without_any_slides_features_is_an_error_that_shows_where_they_
 
 
 def test_two_slides_of_one_file_are_an_error(tmp_path: Path) -> None:
-    write_ours(tmp_path / "P1.h5")
-    write_ours(tmp_path / "P2.h5")
+    write_trident(tmp_path / "P1.h5", values())
+    write_trident(tmp_path / "P2.h5", values())
     with pytest.raises(UserError) as caught:
-        FeatureFiles(tmp_path).look([entry("a/P1.svs", 4), entry("P2.svs", 5), entry("b/P1.tif", 6)])
+        FeatureFiles(tmp_path, 256, 0.5).look([entry("a/P1.svs", 4), entry("P2.svs", 5), entry("b/P1.tif", 6)])
     assert "P1.h5: a/P1.svs (row 4) and b/P1.tif (row 6)" in str(caught.value)
     assert "P2" not in str(caught.value)
 
@@ -206,21 +206,52 @@ def test_settings_that_all_files_share_are_known(tmp_path: Path) -> None:
         _ = files.made
     look(files, "P1.svs", "P2.svs")
     assert files.made == replace(MADE, settings={"a": 1}, version=None)
-    assert files.made_by == json.loads(json.dumps(files.made.to_dict()))
 
 
-def test_the_number_of_features_is_known_before_the_slides_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no file of features.*run extracting"):
-        _ = FeatureFiles(tmp_path).feature_dim
-    (tmp_path / "a.h5").write_text("no features")
-    with pytest.raises(UserError, match=r"holds no features that can be read:\n.*a\.h5 is no HDF5 file"):
-        _ = FeatureFiles(tmp_path).feature_dim
-    write_ours(tmp_path / "inner/P1.h5", dim=9)
+def test_what_made_the_features_and_how_many_they_are_is_said_by_the_slides_own_files(tmp_path: Path) -> None:
+    write_ours(tmp_path / "A1.h5", dim=9, made=replace(MADE, extractor="of_a_file_that_the_table_does_not_name"))
+    (tmp_path / "P1.h5").write_text("no features")
+    write_ours(tmp_path / "P2.h5")
     files = FeatureFiles(tmp_path)
-    assert files.feature_dim == 9
-    assert files.made_by == MADE.to_dict()
+    slides = [entry("absent.svs"), entry("P1.svs"), entry("P2.svs")]
+    assert files.made_of(slides) == {
+        "extractor": "resnet50",
+        "weights": "ab" * 32,
+        "mpp": 0.25,
+        "patch_size": 224,
+        "settings": {"pixel_std": [1.0, 1.0, 1.0]},
+    }
+    assert files.dim_of(slides) == 5
+    assert json.loads(json.dumps(files.made_of(slides))) == files.made_of(slides)
+    assert SlidePatches(files.patches).made_of(slides) is None  # type: ignore[func-returns-value]
+
+
+def test_what_changes_no_extractor_changes_nothing_of_what_made_the_features(tmp_path: Path) -> None:
+    """Else a training would not be resumed."""
+    settings = {"pixel_mean": [0.5, 0.5, 0.5], "pixel_std": [1.0, 1.0, 1.0], "input_size": None}
+    write_ours(tmp_path / "P1.h5", made=replace(MADE, settings=settings))
+    others = {**settings, "slide_mpp": 0.2498, "backend": "cucim", "extractor_batch": 8, "precision": "float32"}
+    write_ours(tmp_path / "P2.h5", made=replace(MADE, settings=others, version="9"))
+    first, second = (FeatureFiles(tmp_path).made_of([entry(slide)]) for slide in ("P1.svs", "P2.svs"))
+    assert first == second
+    assert first["settings"] == settings
+
+
+def test_slides_without_features_that_can_be_read_are_named_before_anything_else(tmp_path: Path) -> None:
+    slides = [entry("P1.svs"), entry("P2.svs")]
+    with pytest.raises(UserError, match=r"Not one of the 2 slides has features\. Looked for .*run extracting"):
+        FeatureFiles(tmp_path).made_of(slides)
+    (tmp_path / "P2.h5").write_text("no features")
+    with pytest.raises(UserError, match=r"features that can be read:\n.*P2\.h5 is no HDF5 file"):
+        FeatureFiles(tmp_path).dim_of(slides)
+
+
+def test_slides_must_agree_with_the_one_that_the_network_was_made_for(tmp_path: Path) -> None:
+    write_ours(tmp_path / "P1.h5", dim=9)
     write_ours(tmp_path / "P2.h5", dim=5)
-    with pytest.raises(UserError, match=r"inner/P1\.h5 has 9 features of a patch.*P2\.h5, have 5"):
+    files = FeatureFiles(tmp_path)
+    assert files.dim_of([entry("P1.svs"), entry("P2.svs")]) == 9
+    with pytest.raises(UserError, match=r"features of a patch: 9 in .*P1\.h5; 5 in .*P2\.h5"):
         look(files, "P2.svs")
 
 
@@ -233,10 +264,20 @@ def test_a_slide_that_is_not_finite_is_found_when_it_is_read(tmp_path: Path) -> 
         one.read(CHOSEN, GENERATOR)
 
 
-@pytest.mark.parametrize("setting", [{"cache_gb": -1}, {"cache_gb": "much"}, {"mpp": 0}, {"patch_size": 2.5}])
+@pytest.mark.parametrize(
+    "setting", [{"cache_gb": -1}, {"cache_gb": "much"}, {"cache_gb": "inf"}, {"mpp": 0}, {"patch_size": 2.5}]
+)
 def test_settings_that_are_not_possible_are_refused(tmp_path: Path, setting: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(setting))):
         FeatureFiles(tmp_path, **setting)
+
+
+def test_settings_may_be_text_as_the_command_line_has_it(tmp_path: Path) -> None:
+    write_ours(tmp_path / "P1.h5")
+    files = FeatureFiles(tmp_path, extractor_name="null", cache_gb="0.5")  # type: ignore[arg-type]
+    assert (files.extractor_name, files.cache_gb) == (None, 0.5)
+    (one,) = look(files, "P1.svs")
+    np.testing.assert_array_equal(one.read(CHOSEN, GENERATOR)[0], values()[CHOSEN])
 
 
 def test_nothing_is_looked_into_for_no_slides(tmp_path: Path) -> None:

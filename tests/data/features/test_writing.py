@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import resource
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,20 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     time.sleep(1.1)  # dates in HDF5 count seconds
     assert write_ours(tmp_path / "2/P1.h5").read_bytes() == first
     assert write_ours(tmp_path / "3/P1.h5", seed=1).read_bytes() != first
+
+
+def test_two_threads_write_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush, both_are_open = h5py.File.flush, threading.Barrier(2)
+
+    def flush_together(file: h5py.File) -> None:
+        both_are_open.wait(30)
+        flush(file)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as threads:
+        patch.setattr(h5py.File, "flush", flush_together)
+        writing = [threads.submit(write_ours, tmp_path / f"together/{seed}.h5", seed=seed) for seed in (1, 2)]
+        together = [one.exception() or one.result().read_bytes() for one in writing]
+    assert together == [write_ours(tmp_path / f"alone/{seed}.h5", seed=seed).read_bytes() for seed in (1, 2)]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
