@@ -65,9 +65,9 @@ def newcomer(tmp_path: Path) -> Path:
 )
 def test_every_command_of_the_documentation_works(document: str, newcomer: Path) -> None:
     for command in commands(document):
-        if " training " in command and "--resume" not in command:
-            shutil.rmtree(newcomer / "output", ignore_errors=True)
         words = reduced(command)
+        if " training " in command and "--resume" not in command:
+            shutil.rmtree(newcomer / words[words.index("--output_dir") + 1], ignore_errors=True)
         if words[1:3] == ["-m", "monai.bundle"]:
             result = FORKER.run(words[3:], newcomer)
         else:
