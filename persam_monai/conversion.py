@@ -145,6 +145,7 @@ def _report(path: Path, network: PersAM | PersAMOnFeatures, schema: ClinicalSche
     else:
         lines.append(
             "The checkpoint has no extractor, so this is the head alone, for features [B, D, N]. For inference from "
-            "slides give extractor weights (--extractor_weights)."
+            "slides convert it again with --extractor_weights; on features, put bundle/configs/frozen.json behind "
+            "inference.json."
         )
     return "\n".join(lines)

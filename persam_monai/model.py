@@ -185,7 +185,7 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
     if needed and not held and card.features is None:
         raise UserError(
             f"{card.path} holds no extractor and does not say which one its features come from: it predicts features "
-            "alone. Put bundle/configs/frozen.json behind the config."
+            "alone. Put bundle/configs/frozen.json behind the config, or convert it anew with --extractor_weights."
         )
     if needed != held:
         own, state = ({name: t for name, t in one.items() if not _is_extractors(name)} for one in (own, state))

@@ -71,7 +71,9 @@ def _metrics(folder: Path) -> dict[str, Any]:
 def _names(folders: Sequence[Path]) -> list[str]:
     """What the models are called; those of one kind by their folders."""
     heads = [_head(folder) for folder in folders]
-    return [folder.name if heads.count(head) > 1 else head for head, folder in zip(heads, folders, strict=True)]
+    return [
+        folder.resolve().name if heads.count(head) > 1 else head for head, folder in zip(heads, folders, strict=True)
+    ]
 
 
 def _head(folder: Path) -> str:

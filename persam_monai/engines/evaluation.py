@@ -107,8 +107,9 @@ def predict(
             dataset.source.patches.mpp,
         )
     dataset.prepare()
-    check_features(card, dataset)
-    check_feature_dim(network, dataset)
+    if getattr(getattr(network, "head", None), "reads_patches", True):
+        check_features(card, dataset)
+        check_feature_dim(network, dataset)
     dataset.bad_slides.begin()
     evaluator.run()
     report_skipped([dataset], tracking)

@@ -83,11 +83,11 @@ def check_features(card: ModelCard, dataset: BagDataset) -> None:
     wanted = card.features or _own_extractor(card)
     if wanted is None:
         return  # a head alone, such as a converted one: nobody knows
-    if found.get("extractor") is None and found.get("weights") is None:
+    if not {"extractor", "weights"} & _known(found).keys() & _known(wanted).keys():
         logger.warning(
-            "The features do not say what made them; the model was trained on those of %s. Nobody can tell whether "
-            "they are the same.",
-            said(wanted) if card.features else "its own extractor",
+            "Nobody can tell whether these features (of %s) are of the extractor that the model was trained with (%s).",
+            said(found),
+            said(wanted) if card.features else "its own",
         )
     trained = (
         f"trained end to end, with its own: extract them with --extractor_weights {card.path}"

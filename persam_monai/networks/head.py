@@ -170,7 +170,8 @@ class Head(nn.Module):
 
     def _checked(self, features: Tensor, clinical: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Features (standardised if asked for, 0 at padded places), records (NaN where none) and mask of a batch."""
-        if features.dim() != 3 or features.shape[1] != self.feature_dim or features.shape[2] == 0:
+        fits = not self.reads_patches or features.shape[1] == self.feature_dim
+        if features.dim() != 3 or features.shape[2] == 0 or not fits:
             raise ValueError(f"features must be [B, {self.feature_dim}, N] with N at least 1, got {features.shape}.")
         bags, places = features.shape[0], features.shape[2]
         if clinical is None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.data import PatchSettings
 from persam_monai.engines.extraction.targets import made_with
-from persam_monai.engines.joining import join_extractor
+from persam_monai.engines.joining import check_features, join_extractor
 from persam_monai.errors import UserError
 from persam_monai.model import ModelCard, load_card, load_weights, save_model
 from persam_monai.networks import (
@@ -96,3 +97,26 @@ def test_weights_that_a_model_does_not_need_are_said_to_have_no_effect(
     with caplog.at_level(logging.WARNING):
         join_extractor(load_weights(network, card), card, PATCHES, str(tmp_path / "extractor.pt"))
     assert "extractor_weights has no effect" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("trained", "found"),
+    [
+        (None, {"extractor": "retccl", "weights": None}),
+        ({"extractor": None, "weights": None}, {"extractor": "uni", "weights": "ab" * 32}),
+    ],
+)
+def test_features_that_cannot_be_compared_are_said_to_be_so(
+    trained: dict[str, Any] | None,
+    found: dict[str, Any],
+    tmp_path: Path,
+    schema: ClinicalSchema,
+    extractor: PatchExtractor,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    network = PersAM(extractor, head()) if trained is None else PersAMOnFeatures(head())
+    card = saved(tmp_path, schema, network, trained)
+    dataset = SimpleNamespace(entries=(), source=SimpleNamespace(made_of=lambda entries: found))
+    with caplog.at_level(logging.WARNING):
+        check_features(card, dataset)  # type: ignore[arg-type]
+    assert f"Nobody can tell whether these features (of {found['extractor']}" in caplog.text

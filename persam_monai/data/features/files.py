@@ -132,8 +132,11 @@ class FeatureFiles:
         return paths
 
     def _first(self, entries: Sequence[SlideEntry]) -> FeatureInfo:
-        """Of the first slide whose features can be read. All that are looked into later must agree with it."""
-        problems = []
+        """Of the first slide whose features can be read and say what made them, else of the first that can be read.
+
+        All that are looked into later must agree with it.
+        """
+        problems, silent = [], None
         for entry, path in zip(entries, self._find(entries), strict=True):
             if path is not None:
                 try:
@@ -141,7 +144,11 @@ class FeatureFiles:
                 except UserError as error:
                     problems.append(str(error))
                 else:
-                    return self._seen.setdefault(info.path, info)
+                    if info.made.extractor or info.made.weights:
+                        return self._seen.setdefault(info.path, info)
+                    silent = silent or info
+        if silent is not None:
+            return self._seen.setdefault(silent.path, silent)
         raise_together(f"Not one of the {len(entries)} slides has features that can be read", problems, shown=3)
         raise ValueError("There are no slides, so nothing is known of their features.")
 

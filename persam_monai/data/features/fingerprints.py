@@ -50,9 +50,11 @@ def check_slide(info: FeatureInfo, entry: SlideEntry, folder: Path) -> None:
         UserError: if the fingerprints differ, or if there is nothing to compare and the file lies where the features of
             another slide belong.
     """
-    if info.form != "persam_monai":
+    if (
+        info.form != "persam_monai" or info.fingerprint is None
+    ):  # the latter were converted, and lie where they were put
         return
-    now = None if info.fingerprint is None else _fingerprint_if_there(entry.path)
+    now = _fingerprint_if_there(entry.path)
     own = feature_file(folder, entry.slide)
     if now is not None and now == info.fingerprint:
         return

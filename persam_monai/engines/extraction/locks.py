@@ -98,10 +98,10 @@ def lock_file(file: Path) -> Path:
 def _open(path: Path) -> int | None:
     """Open a lock file, made if need be, so that other users can; ``None`` if another user's lets nobody in."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except PermissionError:
         try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # flock asks for no more
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)  # flock asks for no more
         except FileNotFoundError:
             if os.access(path.parent, os.W_OK | os.X_OK):
                 return None  # it has just been removed; whoever asks again will find the place free

@@ -67,6 +67,7 @@ class Extraction:
         self._locks: list[FileLock] = []
         self._busy: list[int] = []
         self._begin = time.monotonic()
+        self._warned = False
 
     @property
     def written(self) -> int:
@@ -182,6 +183,11 @@ class Extraction:
                     )
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
+                if pause == LONGEST_PAUSE and not self._warned:
+                    self._warned = True
+                    logger.warning(
+                        "Still waiting. If no other process is at work, remove the hidden .lock files in features_dir."
+                    )
             left = busy
         return []
 

@@ -29,8 +29,8 @@ def extract(path: Path, one: SlideEntry, seed: int = 0) -> None:
 
 def test_features_of_another_slide_of_that_name_are_not_taken(tmp_path: Path) -> None:
     features = tmp_path / "features"
-    write_ours(features / "P1.h5")
-    write_ours(features / "P2.h5", seed=1)
+    for seed, name in enumerate(("P1", "P2")):
+        extract(features / f"{name}.h5", slide(tmp_path, f"{name}.svs", name), seed)
     good, other = FeatureFiles(features).look([entry("P1.svs"), entry("other/hospital/P1.svs", 3)])
     assert isinstance(good, FeatureInstances)
     assert isinstance(other, UserError)
@@ -45,6 +45,19 @@ def test_features_of_another_slide_of_that_name_are_not_taken(tmp_path: Path) ->
         assert part in str(other)
     with pytest.raises(UserError, match=r"no features at .*other/P2\.h5"):
         FeatureFiles(features).made_of([entry("other/P2.svs")])
+
+
+def test_files_of_ours_that_were_converted_from_others_lie_where_they_were_put(tmp_path: Path) -> None:
+    write_ours(tmp_path / "P1.h5")
+    (found,) = FeatureFiles(tmp_path).look([entry("slides/P1.svs")])
+    assert isinstance(found, FeatureInstances)
+
+
+def test_a_file_that_says_what_made_it_speaks_for_those_that_do_not(tmp_path: Path) -> None:
+    write_clam(tmp_path, "P1", values())
+    write_trident(tmp_path / "P2.h5", values())
+    made = FeatureFiles(tmp_path, 256, 0.5).made_of([entry("P1.svs"), entry("P2.svs")])
+    assert made["extractor"] == "uni_v1"
 
 
 def test_a_bare_name_is_enough_for_the_same_slide_elsewhere(tmp_path: Path) -> None:
