@@ -103,8 +103,10 @@ class Begun(NamedTuple):
 
 def begin(slides: Path, features: Path, output: Path, **settings: Any) -> Begun:
     words = command("extracting", EXTRACTING, dataset_dir=slides, features_dir=features, **settings)
+    # A shell that runs the tests in the background lets them, and all they start, ignore Ctrl-C.
+    listening = ["env", "--default-signal=INT", *words]
     with output.open("wb") as file:
-        return Begun(subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT), output)
+        return Begun(subprocess.Popen(listening, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT), output)
 
 
 @contextmanager

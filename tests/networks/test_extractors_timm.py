@@ -144,7 +144,7 @@ def test_absent_timm_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delitem(sys.modules, name)
     absent = ModuleNotFoundError("No module named 'timm'", name="timm")
     monkeypatch.setattr(sys, "meta_path", [Broken(absent), *sys.meta_path])
-    with pytest.raises(UserError, match=r"pip install 'persam-monai\[timm\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[timm\]'"):
         TimmBackbone("vit_small")
 
 
