@@ -77,7 +77,7 @@ def convert_reference_checkpoint(
     if has_extractor(state) or not is_null(extractor_weights):
         network = PersAM(resnet50_backbone() if backbone is None else backbone, head)
         if not has_extractor(state):
-            load_extractor_weights(network.extractor.backbone, extractor_weights)
+            load_extractor_weights(network.extractor, extractor_weights)
     load_reference_state_dict(network if isinstance(network, PersAM) else head, state)
     card = {
         "schema": clinical.to_dict(),

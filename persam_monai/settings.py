@@ -121,7 +121,7 @@ RULES: dict[str, Rule] = {
     "feature_dim": whole(1),
     "standardise_features": YES_OR_NO,
     "cache_gb": RATE,
-    "precision": choice("float32", "bf16"),
+    "precision": choice("auto", "float32", "bf16"),
     "features_dtype": choice("float16", "float32"),
     "num_workers": whole(0),
     "device": Rule("a device of this machine, such as cpu or cuda:0", _is_device),

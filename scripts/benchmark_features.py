@@ -17,8 +17,8 @@ import torch
 from persam_monai.benchmark.features import PARTS, ExtractionEffort, Sizes, TrainingEffort, measure, table
 from persam_monai.benchmark.features.report import SIDE
 from persam_monai.benchmark.reading import SIDES
-from persam_monai.engines.wrapper import PRECISIONS
 from persam_monai.errors import UserError
+from persam_monai.networks import AUTOCAST, resolve_precision
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="runs the network")
     parser.add_argument("--threads", type=_at_least_one, default=os.cpu_count(), help="of PyTorch")
     parser.add_argument(
-        "--precision", nargs="+", choices=list(PRECISIONS), default=list(PRECISIONS), help="of the network"
+        "--precision", nargs="+", choices=list(AUTOCAST), help="of the network; by default all fast ones"
     )
     extraction = parser.add_argument_group("extraction")
     extraction.add_argument(
@@ -70,6 +70,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.folder is not None and not asked.folder.is_dir():
         parser.error(f"--folder {asked.folder}: there is no such folder")
+    asked.precision = asked.precision or list(dict.fromkeys(("float32", resolve_precision("auto", asked.device))))
     try:
         efforts = _extraction(asked), _training(asked)
     except ValueError as error:

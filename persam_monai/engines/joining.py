@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 
 from persam_monai.data import BagDataset, FeatureInstances, PatchSettings
+from persam_monai.data.features.agreement import PIXELS
+from persam_monai.data.features.info import short
 from persam_monai.engines.extraction.targets import made_with
 from persam_monai.errors import UserError, raise_together
 from persam_monai.model import ModelCard, read_extractor
@@ -17,9 +19,6 @@ from persam_monai.networks import Head, PersAM, brings_weights, load_extractor_w
 from persam_monai.settings import is_null
 
 logger = logging.getLogger(__name__)
-
-SHOWN = 12  # digits of a SHA-256 in messages
-PIXELS = ("pixel_mean", "pixel_std", "input_size")  # of the settings that an extraction writes down
 
 
 def join_extractor(
@@ -135,8 +134,8 @@ def _own_extractor(card: ModelCard) -> dict[str, Any] | None:
 def said(made: Mapping[str, Any]) -> str:
     """An extractor in words."""
     weights = made.get("weights")
-    return f"{made.get('extractor') or 'an extractor that is not named'}" + (
-        f" (weights {weights[:SHOWN]}…)" if weights else ""
+    return (made.get("extractor") or "an extractor that is not named") + (
+        f" (weights {short(weights)})" if weights else ""
     )
 
 
@@ -144,7 +143,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], these: str
     """What both sides know and do not agree on."""
     here, there = _known(found), _known(wanted)
     return [
-        f"{name}: the model has {_short(there[name])}, {these} {_short(here[name])}"
+        f"{name}: the model has {short(there[name])}, {these} {short(here[name])}"
         for name in there
         if name in here and there[name] != here[name]
     ]
@@ -155,7 +154,3 @@ def _known(made: Mapping[str, Any]) -> dict[str, Any]:
     settings = made.get("settings") or {}
     known = {name: settings[name] for name in PIXELS if name in settings}  # no input size means: patches as they are
     return {name: made[name] for name in ("extractor", "weights") if made.get(name) is not None} | known
-
-
-def _short(value: Any) -> str:
-    return f"{value[:SHOWN]}…" if isinstance(value, str) and len(value) == 64 else repr(value)

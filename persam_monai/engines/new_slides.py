@@ -63,12 +63,7 @@ def new_slides(
     if is_null(slide):
         if not is_null(record):
             raise UserError("--record goes with --slide; for many slides put the records into the table.")
-        found = find_table(Path(str(dataset_dir)), table)
-        if found is None:
-            raise UserError(
-                f"{dataset_dir}: found no cohort table, expected one of {', '.join(TABLE_NAMES)}. Put it there, or "
-                "name it with --table."
-            )
+        found = table_of(dataset_dir, table)
         try:
             return Cohort.load(
                 found, card.schema, require_labels=False, problems_file=problems_file, require_slides=require_slides
@@ -78,9 +73,7 @@ def new_slides(
                 f"{error}\nThe schema is the model's own, in {card.path.with_suffix('.json')}; a clinical.yaml beside "
                 "the table is not read. Correct the cells, or leave them empty where the value is not known."
             ) from error
-    path = absolute(str(slide))
-    if require_slides and not os.path.isfile(path):
-        raise UserError(f"--slide {slide}: there is no such file.")
+    path = slide_file(str(slide), require_slides)
     if is_null(record):
         logger.warning("No --record is given: the model predicts from the slide alone, all clinical values missing.")
     values = {} if is_null(record) else _record(record)
@@ -89,6 +82,33 @@ def new_slides(
     return Cohort(
         (SlideEntry(str(slide), path, path.stem, None, clinical, slide_mpp, None, 1),), card.schema, "--slide"
     )
+
+
+def table_of(dataset_dir: str, table: str | None = None) -> Path:
+    """The table of a folder, where a single slide would do as well.
+
+    Raises:
+        UserError: if there is none, or there are several.
+    """
+    found = find_table(Path(str(dataset_dir)), table)
+    if found is None:
+        raise UserError(
+            f"{dataset_dir}: found no cohort table, expected one of {', '.join(TABLE_NAMES)}. Put it there, name it "
+            "with --table, or name one slide with --slide."
+        )
+    return found
+
+
+def slide_file(slide: str, required: bool = True) -> Path:
+    """The file of a slide that is named on the command line.
+
+    Raises:
+        UserError: if it is required and not there.
+    """
+    path = absolute(slide)
+    if required and not os.path.isfile(path):
+        raise UserError(f"--slide {slide}: there is no such file.")
+    return path
 
 
 def _record(typed: object) -> Mapping[str, Any]:

@@ -92,7 +92,7 @@ def train(
         _fit(network, loss, split)
         if checkpoint is None:
             if isinstance(network, PersAM):
-                load_extractor_weights(network.extractor.backbone, extractor_weights)
+                load_extractor_weights(network.extractor, extractor_weights)
         else:
             _go_on_from(checkpoint, trainer, state)
             for bad_slides in lists_of(datasets.values()):

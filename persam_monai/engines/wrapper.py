@@ -6,10 +6,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from persam_monai.networks import Attention, PersAM, PersAMOnFeatures
-from persam_monai.settings import check_settings
-
-PRECISIONS = {"float32": None, "bf16": torch.bfloat16}
+from persam_monai.networks import AUTOCAST, Attention, PersAM, PersAMOnFeatures, resolve_precision
 
 
 class AttendingNetwork(nn.Module):
@@ -20,22 +17,24 @@ class AttendingNetwork(nn.Module):
 
     Args:
         network: has ``attend``; checkpoints hold it, not this wrapper.
-        precision: ``float32``, or ``bf16`` for bfloat16 autocast.
+        precision: ``float32``, ``bf16`` or ``auto``; see :func:`persam_monai.networks.resolve_precision`.
+        device: where the network goes.
 
     Raises:
         UserError: if ``precision`` is unknown.
     """
 
-    def __init__(self, network: PersAM | PersAMOnFeatures, precision: str = "float32") -> None:
+    def __init__(
+        self, network: PersAM | PersAMOnFeatures, precision: str = "auto", device: torch.device | str = "cpu"
+    ) -> None:
         super().__init__()
-        check_settings({"precision": precision})
-        self.network = network
-        self.precision = precision
+        self.network = network.to(device)
+        self.precision = resolve_precision(precision, device)
 
     def forward(
         self, image: torch.Tensor, clinical: torch.Tensor | None = None, mask: torch.Tensor | None = None
     ) -> Attention:
         """Logits and attentions; arguments as in :meth:`persam_monai.networks.PersAM.attend`."""
-        dtype = PRECISIONS[self.precision]
+        dtype = AUTOCAST[self.precision]
         with torch.autocast(image.device.type, dtype=dtype, enabled=dtype is not None):
             return self.network.attend(image, clinical, mask)

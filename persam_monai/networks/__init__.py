@@ -27,12 +27,14 @@ from persam_monai.networks.extractors import (
 from persam_monai.networks.head import Head
 from persam_monai.networks.optimiser import parameter_groups
 from persam_monai.networks.persam import PersAM, PersAMHead, PersAMOnFeatures
+from persam_monai.networks.precision import AUTOCAST, resolve_precision
 from persam_monai.networks.reference import has_extractor, load_reference_state_dict, reference_settings
 from persam_monai.networks.registry import HEADS, build_head, describe_head
 from persam_monai.networks.seeding import seed_weights
 from persam_monai.networks.tokens import TokenAssembly
 
 __all__ = [
+    "AUTOCAST",
     "HEADS",
     "Aggregation",
     "Aggregator",
@@ -65,6 +67,7 @@ __all__ = [
     "parameter_groups",
     "reference_settings",
     "resnet50_backbone",
+    "resolve_precision",
     "save_extractor_weights",
     "seed_weights",
     "state_sha256",

@@ -62,5 +62,5 @@ def test_gradients_reach_the_network_in_its_own_type(network: PersAM) -> None:
 
 
 def test_an_unknown_precision_is_refused(network: PersAM) -> None:
-    with pytest.raises(UserError, match="precision is 'float16'; expected one of float32, bf16"):
+    with pytest.raises(UserError, match="precision is 'float16'; expected one of auto, float32, bf16"):
         AttendingNetwork(network, "float16")

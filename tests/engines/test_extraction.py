@@ -82,6 +82,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         mpp: float | None = None,
         prepare: Callable[[BagDataset], None] = lambda dataset: None,
         mean: list[float] | None = None,
+        precision: str = "float32",
         **settings: Any,
     ) -> Path:
         dataset = BagDataset(
@@ -93,7 +94,14 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         )
         prepare(dataset)
         extractor = PatchExtractor(Means() if backbone is None else backbone, mean=mean, frozen=True)
-        extract(dataset, BagLoader(dataset, num_workers=num_workers), extractor, tmp_path / to, **settings)
+        extract(
+            dataset,
+            BagLoader(dataset, num_workers=num_workers),
+            extractor,
+            tmp_path / to,
+            precision=precision,
+            **settings,
+        )
         return tmp_path / to
 
     return run_it
@@ -170,6 +178,13 @@ def test_what_is_current_is_neither_read_nor_written_again(
     read.clear()
     run(painted, prepare=note, batch=5)  # borders of batches matter to the last bits alone
     assert read == []
+
+
+def test_machines_of_both_precisions_can_share_a_folder_unless_one_is_asked_for(painted: Path, run: Any) -> None:
+    before = files(run(painted, precision="bf16"))
+    assert files(run(painted, precision="auto")) == before
+    with pytest.raises(UserError, match="precision was 'bf16' and is now 'float32'"):
+        run(painted, precision="float32")
 
 
 CHANGES: list[tuple[dict[str, Any], str]] = [

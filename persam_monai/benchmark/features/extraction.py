@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from persam_monai.cohort import Cohort
 from persam_monai.data import BagDataset, BagLoader, InOrder, PatchSettings, SlidePatches
 from persam_monai.engines import extract, slides_to_extract
-from persam_monai.engines.wrapper import PRECISIONS
-from persam_monai.networks import PatchExtractor, resnet50_backbone, save_extractor_weights
+from persam_monai.networks import AUTOCAST, PatchExtractor, resnet50_backbone, save_extractor_weights
 from persam_monai.slides import Slide
 
 
@@ -183,7 +182,7 @@ class _Subject:
             return self.patches / (time.perf_counter() - start)
 
     def _network(self, image: Tensor, precision: str) -> Tensor:
-        dtype = PRECISIONS[precision]
+        dtype = AUTOCAST[precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             features: Tensor = self.extractor(image)
         return features

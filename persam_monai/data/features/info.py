@@ -79,3 +79,8 @@ class FeatureInfo:
     made: Made
     extent: tuple[float, float] | None = None
     fingerprint: str | None = None
+
+
+def short(value: Any) -> str:
+    """A value for a message; of a SHA-256, what tells it apart."""
+    return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else repr(value)

@@ -25,10 +25,15 @@ from persam_monai.engines.extraction.targets import CURE, Target, UnreadableSlid
 from persam_monai.engines.extraction.work import Extraction
 from persam_monai.engines.outputs import make_writable
 from persam_monai.engines.skipping import report_skipped
-from persam_monai.engines.wrapper import PRECISIONS
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors
-from persam_monai.networks import PatchExtractor, load_extractor_weights, save_extractor_weights
+from persam_monai.networks import (
+    AUTOCAST,
+    PatchExtractor,
+    load_extractor_weights,
+    resolve_precision,
+    save_extractor_weights,
+)
 from persam_monai.networks.extractors import brings_weights, check_extractor
 from persam_monai.settings import check_settings, is_null, is_yes
 
@@ -44,7 +49,7 @@ def extract(
     features_dir: str | os.PathLike[str],
     device: torch.device | str = "cpu",
     dtype: str = "float16",
-    precision: str = "float32",
+    precision: str = "auto",
     extractor_weights: str | None = None,
     overwrite: str | bool = False,
 ) -> None:
@@ -60,21 +65,23 @@ def extract(
         features_dir: where the files go; see :func:`persam_monai.data.features.feature_file`.
         device: runs the extractor.
         dtype: of the features in the files.
-        precision: ``float32``, or ``bf16`` for bfloat16 autocast.
+        precision: see :func:`persam_monai.networks.resolve_precision`; under ``auto``, files that were made in the
+            other precision stay as they are, so that machines of two kinds can share the folder.
         extractor_weights: see :func:`persam_monai.networks.load_extractor_weights`.
         overwrite: replace files that were made otherwise.
 
     Raises:
         UserError: for whatever the user can mend.
     """
-    check_settings({"features_dtype": dtype, "precision": precision})
+    check_settings({"features_dtype": dtype})
     folder, device = Path(features_dir), torch.device(device)
+    used = resolve_precision(precision, device)
     make_writable(folder, "features_dir")
     load_extractor_weights(extractor, extractor_weights)
-    made = made_with(extractor, dataset.source.patches, precision, dataset.draw.bag_size)
-    wanted = targets(dataset.entries, folder, made, dtype, is_yes(overwrite))
+    made = made_with(extractor, dataset.source.patches, used, dataset.draw.bag_size)
+    wanted = targets(dataset.entries, folder, made, dtype, is_yes(overwrite), any_precision=precision == "auto")
     remaining, there = _remaining(dataset, wanted)
-    work = Extraction(dataset, loader, _Network(extractor, device, precision), wanted, device)
+    work = Extraction(dataset, loader, _Network(extractor, device, used), wanted, device)
     if remaining:
         check_extractor(extractor, dataset.source.patches.size, device)
         if is_null(extractor_weights) and not brings_weights(extractor.backbone):
@@ -142,7 +149,7 @@ class _Network:
     def __init__(self, extractor: PatchExtractor, device: torch.device, precision: str) -> None:
         self.extractor = extractor.to(device).eval()
         self.device = device
-        self.dtype = PRECISIONS[precision]
+        self.dtype = AUTOCAST[precision]
 
     def __call__(self, image: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):

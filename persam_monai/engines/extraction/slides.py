@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 
 from persam_monai.clinical import ClinicalSchema
-from persam_monai.cohort import Cohort, SlideEntry, find_table, load_slides
-from persam_monai.cohort.tables import TABLE_NAMES
+from persam_monai.cohort import Cohort, SlideEntry, load_slides
+from persam_monai.engines.new_slides import slide_file, table_of
 from persam_monai.errors import UserError
-from persam_monai.files import absolute
 from persam_monai.settings import check_settings, is_null, or_none, whole
 
 
@@ -38,17 +34,9 @@ def slides_to_extract(
     if is_null(slide):
         if not is_null(slide_mpp):
             raise UserError("--slide_mpp goes with --slide; for many slides, the table may have a column mpp.")
-        found = find_table(Path(str(dataset_dir)), table)
-        if found is None:
-            raise UserError(
-                f"{dataset_dir}: found no cohort table, expected one of {', '.join(TABLE_NAMES)}. Put it there, name "
-                "it with --table, or name one slide with --slide."
-            )
-        return load_slides(found, problems_file)
+        return load_slides(table_of(dataset_dir, table), problems_file)
     check_settings({"slide_mpp": slide_mpp})
-    path = absolute(str(slide))
-    if not os.path.isfile(path):
-        raise UserError(f"--slide {slide}: there is no such file.")
+    path = slide_file(str(slide))
     nothing = np.empty(0, np.float32)
     entry = SlideEntry(str(slide), path, path.stem, None, nothing, or_none(slide_mpp), None, 1)
     return Cohort((entry,), ClinicalSchema((), {}), "--slide")

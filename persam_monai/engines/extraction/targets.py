@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from persam_monai.cohort import SlideEntry
 from persam_monai.data import PatchSettings
 from persam_monai.data.features import Made, feature_file, read_info
 from persam_monai.data.features.fingerprints import fingerprint
+from persam_monai.data.features.info import short
 from persam_monai.errors import UserError, raise_together
 from persam_monai.networks import PatchExtractor
 from persam_monai.networks.extractors import extractor_name, weights_sha256
@@ -63,6 +64,7 @@ class Target:
         made: what they are to be made with.
         dtype: ``float16`` or ``float32``.
         overwrite: whether features that were made otherwise may be replaced.
+        any_precision: whether features that were made in another precision are as good.
     """
 
     entry: SlideEntry
@@ -70,6 +72,7 @@ class Target:
     made: Made
     dtype: str
     overwrite: bool
+    any_precision: bool = False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -107,9 +110,9 @@ class Target:
             info = read_info(self.file)
         except UserError as error:
             return [f"it cannot be read ({error})"]
-        before, now = _compared(info.made, info.dtype), _compared(self.made, self.dtype)
+        before, now = self._compared(info.made, info.dtype), self._compared(self.made, self.dtype)
         found = [
-            f"{name} was {_shown(before.get(name))} and is now {_shown(now.get(name))}"
+            f"{name} was {short(before.get(name))} and is now {short(now.get(name))}"
             for name in {**now, **before}
             if before.get(name) != now.get(name)
         ]
@@ -117,9 +120,21 @@ class Target:
             found = ["the slide's file was another"]
         return found
 
+    def _compared(self, made: Made, dtype: str) -> dict[str, Any]:
+        """All that must agree, by name."""
+        free = FREE | {"precision"} if self.any_precision else FREE
+        settings = {name: value for name, value in made.settings.items() if name not in free}
+        fixed = {"extractor": made.extractor, "weights": made.weights, "mpp": made.mpp, "patch_size": made.patch_size}
+        return {**fixed, **settings, "features_dtype": dtype}
+
 
 def targets(
-    entries: Sequence[SlideEntry], folder: Path, made: Made, dtype: str = "float16", overwrite: bool = False
+    entries: Sequence[SlideEntry],
+    folder: Path,
+    made: Made,
+    dtype: str = "float16",
+    overwrite: bool = False,
+    any_precision: bool = False,
 ) -> list[Target]:
     """The files that features of slides go to.
 
@@ -129,11 +144,15 @@ def targets(
         made: what they are made with.
         dtype: of the features in the files.
         overwrite: whether features that were made otherwise may be replaced.
+        any_precision: whether features that were made in another precision are as good.
 
     Raises:
         UserError: if two slides have the same file.
     """
-    found = [Target(entry, feature_file(folder, entry.slide), _for(entry, made), dtype, overwrite) for entry in entries]
+    found = [
+        Target(entry, feature_file(folder, entry.slide), _for(entry, made), dtype, overwrite, any_precision)
+        for entry in entries
+    ]
     first_of: dict[Path, Target] = {}
     for one in found:
         first_of.setdefault(one.file, one)
@@ -153,15 +172,3 @@ def targets(
 def _for(entry: SlideEntry, made: Made) -> Made:
     """``made`` of one slide: a resolution that the table says for it, against its file, changes what a patch is."""
     return made if entry.mpp is None else replace(made, settings={**made.settings, "slide_mpp": float(entry.mpp)})
-
-
-def _compared(made: Made, dtype: str) -> dict[str, Any]:
-    """All that must agree, by name."""
-    settings: Mapping[str, Any] = {name: value for name, value in made.settings.items() if name not in FREE}
-    fixed = {"extractor": made.extractor, "weights": made.weights, "mpp": made.mpp, "patch_size": made.patch_size}
-    return {**fixed, **settings, "features_dtype": dtype}
-
-
-def _shown(value: Any) -> str:
-    """A value for a message; of a hash, what can be told apart."""
-    return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else repr(value)
