@@ -56,8 +56,9 @@ def summarise(output_dir: str | os.PathLike[str], *others: str | os.PathLike[str
         _check_same_fold(folder, [Path(one) for one in others])
     lines = ["", f"Everything is in {folder.resolve()}:"]
     lines += [f"  {name:<36}{what}" for name, what in FILES.items() if (folder / name).exists()]
-    lines += ["", f"See the runs with:  mlflow ui --backend-store-uri sqlite:///{folder.resolve()}/mlflow.db", ""]
-    return "\n".join([*lines, *_table(names, metrics), ""])
+    stores = [place / "mlflow.db" for place in (folder.resolve(), folder.resolve().parent)]  # own, or of several runs
+    lines += [f"\nSee the runs with:  mlflow ui --backend-store-uri sqlite:///{s}" for s in stores if s.is_file()][:1]
+    return "\n".join([*lines, "", *_table(names, metrics), ""])
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

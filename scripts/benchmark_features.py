@@ -67,6 +67,7 @@ def main() -> None:
     )
     training.add_argument("--full", action="store_true", help="measure the whole first epoch")
     training.add_argument("--warm", action="store_true", help="leave the files in the system's memory, where they are")
+    parser.add_argument("--minutes", type=float, default=4.0, help="after which nothing more is begun")
     asked = parser.parse_args()
     if asked.folder is not None and not asked.folder.is_dir():
         parser.error(f"--folder {asked.folder}: there is no such folder")
@@ -77,7 +78,7 @@ def main() -> None:
         parser.error(str(error))
     torch.set_num_threads(asked.threads)
     try:
-        found = measure(asked.only, asked.slide, *efforts, asked.folder, asked.slide_side)
+        found = measure(asked.only, asked.slide, *efforts, asked.folder, asked.slide_side, asked.minutes)
     except UserError as error:
         sys.exit(f"Error: {error}")
     print(json.dumps(found, indent=2) if asked.json else table(found))

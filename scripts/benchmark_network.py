@@ -17,8 +17,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch")
     parser.add_argument("--repeats", type=int, default=7, help="runs of which the median counts")
+    parser.add_argument("--minutes", type=float, default=4.0, help="after which nothing more is begun")
     arguments = parser.parse_args()
-    found = measure(arguments.only, arguments.threads, arguments.repeats)
+    found = measure(arguments.only, arguments.threads, arguments.repeats, arguments.minutes)
     print(json.dumps(found, indent=2) if arguments.json else table(found))
 
 

@@ -1,40 +1,50 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # From nothing to predictions on new slides: makes a synthetic cohort, extracts features, trains, evaluates, infers.
-# Usage: demo.sh [FOLDER]
+# Usage: demo.sh [FOLDER [PATIENTS]]. Typed again, it goes on where it was.
 set -euo pipefail
 here=$PWD
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-demo=${1:-demo}
+demo=${1:-demo} patients=${2:-144}
 case $demo in /*) ;; *) [ $# -eq 0 ] || demo=$here/$demo ;; esac
 
-step() { printf '\n\033[1m== %s\033[0m\n' "$1"; }
-run() { python -m monai.bundle run "$@"; }
+cohort=$demo/cohort_$patients new=$demo/new_patients
+# Other settings, other folders: what was made with them stays, and is not taken for what these would make.
+work=$demo/run_$(cat scripts/demo.sh bundle/configs/*.json | cksum | cut -d ' ' -f 1)_$patients
+extract="['bundle/configs/extract.json','bundle/configs/demo.json']"
 train="['bundle/configs/train.json','bundle/configs/demo.json','bundle/configs/frozen.json']"
 evaluate="['bundle/configs/train.json','bundle/configs/demo.json','bundle/configs/evaluate.json','bundle/configs/frozen.json']"
 
-step "1/5  A synthetic cohort: 144 patients with slides and clinical records"
-[ -d "$demo/cohort" ] || python scripts/make_demo_cohort.py --output "$demo/cohort" --patients 144 --seed 0 --size 4096
-[ -d "$demo/new_patients" ] || python scripts/make_demo_cohort.py --output "$demo/new_patients" --patients 6 --seed 1 --size 4096
+step() { printf '\n\033[1m== %s (%d s)\033[0m\n' "$1" "$SECONDS"; }
+run() { python -m monai.bundle run "$@"; }
+train_and_evaluate() { # NAME HEAD
+    local folders=(--dataset_dir "$cohort" --features_dir "$work/features" --output_dir "$work/$1")
+    local tracking=(--tracking_uri "sqlite:///$work/mlflow.db" --run_name "$1")
+    if [ ! -f "$work/$1/evaluation/metrics.json" ]; then
+        run training --config_file "$train" "${folders[@]}" "${tracking[@]}" --head#_target_ "persam_monai.networks.$2" --resume true
+        run evaluating --config_file "$evaluate" "${folders[@]}" "${tracking[@]}"
+    fi
+}
 
-step "2/5  Features of every patch, by a ResNet50 with random weights"
-run extracting --config_file bundle/configs/extract.json --dataset_dir "$demo/cohort" --mpp 0.5 --precision bf16
-run extracting --config_file bundle/configs/extract.json --dataset_dir "$demo/new_patients" --mpp 0.5 --precision bf16 \
-    --extractor_weights "$demo/cohort/features/extractor.pt"
+step "1/5  A synthetic cohort: $patients patients with slides and clinical records"
+[ -d "$cohort" ] || python scripts/make_demo_cohort.py --output "$cohort" --patients "$patients" --seed 0 --size 4096
+[ -d "$new" ] || python scripts/make_demo_cohort.py --output "$new" --patients 6 --seed 1 --size 4096
+
+step "2/5  Features of every patch, by a ResNet18 with random weights"
+run extracting --config_file "$extract" --dataset_dir "$cohort" --features_dir "$work/features"
+run extracting --config_file "$extract" --dataset_dir "$new" --features_dir "$work/new_features" \
+    --extractor_weights "$work/features/extractor.pt"
 
 step "3/5  Training PersAM on them and on the records, and evaluating it on patients that were kept aside"
-run training --config_file "$train" --dataset_dir "$demo/cohort" --output_dir "$demo/output" --overwrite true
-run evaluating --config_file "$evaluate" --dataset_dir "$demo/cohort" --output_dir "$demo/output"
+train_and_evaluate PersAM PersAMHead
 
 step "4/5  The same for the image alone and for the record alone"
-for head in GatedAttentionMILHead ClinicalHead; do
-    run training --config_file "$train" --dataset_dir "$demo/cohort" --output_dir "$demo/$head" --overwrite true \
-        --head#_target_ "persam_monai.networks.$head"
-    run evaluating --config_file "$evaluate" --dataset_dir "$demo/cohort" --output_dir "$demo/$head"
-done
+train_and_evaluate image_alone GatedAttentionMILHead
+train_and_evaluate record_alone ClinicalHead
 
 step "5/5  Inference on new patients"
 run inference --config_file "['bundle/configs/inference.json','bundle/configs/frozen.json']" \
-    --dataset_dir "$demo/new_patients" --output_dir "$demo/output"
+    --dataset_dir "$new" --features_dir "$work/new_features" --output_dir "$work/PersAM"
 
-python scripts/show_results.py "$demo/output" "$demo/GatedAttentionMILHead" "$demo/ClinicalHead"
+python scripts/show_results.py "$work/PersAM" "$work/image_alone" "$work/record_alone"
+step "Done"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -53,8 +54,23 @@ def test_without_a_suitable_python_the_scripts_say_what_to_install(tmp_path: Pat
 def test_the_demo_runs_in_a_fresh_clone(tmp_path: Path) -> None:
     project = clone(tmp_path / "project")
     environment = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "NVIMGCODEC_EXTENSIONS_PATH")}
-    result = subprocess.run(["./scripts/demo.sh"], cwd=project, env=environment, capture_output=True, text=True)
+    words = ["./scripts/demo.sh", "demo", "24"]
+    with subprocess.Popen(
+        words,
+        cwd=project,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as interrupted:
+        while interrupted.poll() is None and not (extracted := list(project.glob("demo/run_*/features/**/*.h5"))):
+            time.sleep(0.1)
+        os.killpg(interrupted.pid, signal.SIGKILL)
+    before = {file: file.stat().st_mtime_ns for file in extracted}
+    result = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert before
+    assert before == {file: file.stat().st_mtime_ns for file in before}, "typed again, it goes on where it was"
     screen = result.stdout[result.stdout.rindex("Everything is in") :]
     assert "models/model.pt" in screen
     assert "inference/predictions.csv" in screen

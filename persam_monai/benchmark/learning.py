@@ -26,6 +26,7 @@ HEADS = {"PersAMHead": "image and record", "GatedAttentionMILHead": "image", "Cl
 # Settings were chosen on seeds 0 to 9.
 SEEDS = (100, 101, 102)
 FOLDS = 5
+EXTRACTING = ("extract", "demo")
 TRAINING = ("train", "demo", "frozen")
 EVALUATING = ("train", "demo", "evaluate", "frozen")
 
@@ -91,8 +92,8 @@ def measure(
         place = folder / f"seed_{seed}"
         seconds = {"painting": _seconds(partial(make_cohort, place / "cohort", patients, seed, size))}
         first = Job(str(configs), str(place), next(iter(HEADS)), 0)
-        where = {"dataset_dir": f"{place}/cohort", "mpp": 0.5, "precision": "bf16"}
-        seconds["extracting"] = _seconds(partial(_type, "extracting", _files(configs, ["extract"]), where))
+        where = {"dataset_dir": f"{place}/cohort"}
+        seconds["extracting"] = _seconds(partial(_type, "extracting", _files(configs, EXTRACTING), where))
         alone = {**first.settings(), "output_dir": f"{place}/timed"}
         seconds["training"] = _seconds(partial(_type, "training", _files(configs, TRAINING), alone))
         if progress:
@@ -118,7 +119,7 @@ def table(found: dict[str, Any]) -> str:
     rows.append(["mean", *(f"{value:.3f}" for value in means), ""])
     heading = (
         f"Macro AUROC of {found['patients']} held-out patients in {FOLDS} folds, slides of {found['size']} px, "
-        "features of a ResNet50 with random weights"
+        "features of a ResNet18 with random weights"
     )
     return "\n".join([heading, "", *text_table(titles, rows, range(1, len(titles)))])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contenders take turns, so that a busy moment of the machine meets them all."""
+"""Contenders take turns, so that a busy moment of the machine meets them all; and a benchmark ends in time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,28 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
+
+
+class Budget:
+    """Leaves out what a benchmark has no time for.
+
+    Args:
+        minutes: after which nothing more is begun.
+
+    Attributes:
+        left_out: names of what was not measured.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+        self.left_out: list[str] = []
+
+    def admits(self, name: str) -> bool:
+        """Whether there is time to measure ``name``; if not, it is noted."""
+        if time.monotonic() < self.end:
+            return True
+        self.left_out.append(name)
+        return False
 
 
 def in_turns(contenders: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:

@@ -6,8 +6,6 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -59,8 +57,9 @@ def make_cohort(
 ) -> Path:
     """Write a synthetic cohort, a complete ``dataset_dir``; :mod:`persam_monai.synthetic` says what is in it.
 
-    The cohort is made beside its place and renamed at the end. The same seed, number of patients and size give the same
-    bytes, whatever the number of workers.
+    The cohort is made in a hidden folder beside its place and renamed at the end; after an interruption, the same call
+    goes on with the slides that are missing. The same seed, number of patients and size give the same bytes, whatever
+    the number of workers.
 
     Args:
         output: folder to make; it may exist if it is empty.
@@ -79,7 +78,7 @@ def make_cohort(
     workers = (os.cpu_count() or 1) if workers is None else workers
     _check(patients=(patients, FEWEST_PATIENTS, 999), seed=(seed, 0, None), size=(size, SMALLEST, LARGEST))
     _check(workers=(workers, 1, None))
-    with _made_beside(Path(output)) as folder:
+    with _made_beside(Path(output), f"{patients}-{seed}-{size}") as folder:
         plan = draw_patients(_chance(seed, PLAN), patients)
         slides = [
             _Slide(folder, seed, number, copy, size, patient)
@@ -87,7 +86,7 @@ def make_cohort(
             for copy in range(2 if (number + 1) % TWO_SLIDES_EVERY == 0 else 1)
         ]
         for name in ("slides", "truth"):
-            (folder / name).mkdir()
+            (folder / name).mkdir(exist_ok=True)
         bar = tqdm(_painted(slides, workers), total=len(slides), desc="slides", unit="slide", disable=not progress)
         _write_table(folder / "truth" / "truth.csv", list(bar))
         _write_table(folder / "cohort.csv", [_row(slide) for slide in slides])
@@ -113,8 +112,8 @@ def _check(**limits: tuple[int, int, int | None]) -> None:
 
 
 @contextmanager
-def _made_beside(output: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes ``output`` at the end or vanishes after an error."""
+def _made_beside(output: Path, settings: str) -> Iterator[Path]:
+    """A folder to write into, which becomes ``output`` at the end, or waits to be completed by the same settings."""
     place = output.resolve()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         what = "already holds files" if place.is_dir() else "is a file"
@@ -122,22 +121,12 @@ def _made_beside(output: Path) -> Iterator[Path]:
     if place.is_mount():  # cannot be renamed onto
         raise UserError(f"--output {output} is a mount point; name a new folder inside it.")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+        folder = place.parent / f".{place.name}.{settings}.partial"
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {output} cannot be made: {error}. Name a folder that you may write to.") from error
-    try:
-        yield folder
-        folder.chmod(0o777 & ~_umask())  # mkdtemp gives its folder to its owner alone
-        folder.rename(place)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    yield folder
+    folder.rename(place)
 
 
 def _painted(slides: Sequence[_Slide], workers: int) -> Iterator[dict[str, object]]:
@@ -158,10 +147,14 @@ def _painted(slides: Sequence[_Slide], workers: int) -> Iterator[dict[str, objec
 def _make_slide(slide: _Slide) -> dict[str, object]:
     rng = _chance(slide.seed, SLIDE, slide.number, slide.copy)
     kinds = [slide.patient.kinds[place] for place in rng.permutation(len(slide.patient.kinds))]
-    painting = paint_slide(rng, slide.size, kinds)
-    write_pyramid(slide.folder / "slides" / f"{slide.name}.tif", painting.image, MPP)
-    (slide.folder / "truth" / f"{slide.name}.png").write_bytes(imagecodecs.png_encode(painting.kinds))
-    areas = np.bincount(painting.kinds.ravel(), minlength=len(Kind)) / painting.kinds.size
+    truth = slide.folder / "truth" / f"{slide.name}.png"  # written last: where it is, the slide is whole
+    if not truth.exists():
+        painting = paint_slide(rng, slide.size, kinds)
+        write_pyramid(slide.folder / "slides" / f"{slide.name}.tif", painting.image, MPP)
+        truth.with_suffix(".partial").write_bytes(imagecodecs.png_encode(painting.kinds))
+        truth.with_suffix(".partial").replace(truth)
+    painted = imagecodecs.png_decode(truth.read_bytes())
+    areas = np.bincount(painted.ravel(), minlength=len(Kind)) / painted.size
     patient = slide.patient
     return {
         "slide": f"slides/{slide.name}.tif",

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -16,6 +17,7 @@ import yaml
 from persam_monai.errors import UserError
 from persam_monai.synthetic import cohort as module
 from persam_monai.synthetic import make_cohort
+from persam_monai.synthetic.pyramid import write_pyramid
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_demo_cohort.py"
 PATIENTS, SIZE = 9, 512
@@ -103,15 +105,28 @@ def test_files_of_the_user_are_not_touched(tmp_path: Path) -> None:
         make_cohort(tmp_path / "mine.txt", PATIENTS, size=SIZE)
 
 
-def test_an_interrupted_cohort_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(path: Path, image: np.ndarray, mpp: float) -> None:
-        path.write_bytes(b"half a slide")
-        raise KeyboardInterrupt
+def test_an_interrupted_cohort_is_completed_by_the_same_call(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted: list[str] = []
 
-    monkeypatch.setattr(module, "write_pyramid", interrupted)
+    def painting(path: Path, image: np.ndarray, mpp: float) -> None:
+        if len(painted) == 2:
+            painted.append("interrupted")
+            path.write_bytes(b"half a slide")
+            raise KeyboardInterrupt
+        painted.append(path.name)
+        write_pyramid(path, image, mpp)
+
+    monkeypatch.setattr(module, "write_pyramid", painting)
+    settings: dict[str, Any] = {"patients": PATIENTS, "seed": 3, "size": SIZE, "workers": 1}
     with pytest.raises(KeyboardInterrupt):
-        make_cohort(tmp_path / "new" / "demo", PATIENTS, size=SIZE, workers=1)
-    assert list((tmp_path / "new").iterdir()) == []
+        make_cohort(tmp_path / "new" / "demo", **settings)
+    assert not (tmp_path / "new" / "demo").exists()
+    make_cohort(tmp_path / "new" / "demo", **settings)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["demo"]
+    assert len(painted) == len(set(painted)), "no slide is painted twice"
+    assert digests(tmp_path / "new" / "demo") == digests(folder)
 
 
 @pytest.mark.parametrize(

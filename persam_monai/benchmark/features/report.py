@@ -16,12 +16,13 @@ from persam_monai.benchmark.features.extraction import ExtractionEffort, measure
 from persam_monai.benchmark.features.folder import Sizes, write_folder
 from persam_monai.benchmark.features.training import Run, measure_training
 from persam_monai.benchmark.reading.slides import jpeg_slide
+from persam_monai.benchmark.turns import Budget
 from persam_monai.slides import Slide
 from persam_monai.text_table import text_table
 
 PARTS = ("extraction", "training")
 LIBRARIES = ("torch", "monai", "h5py", "cucim-cu13")
-SIDE = 8192  # px, of the slide that is painted: some 1,300 patches
+SIDE = 4096  # px, of the slide that is painted: some 320 patches
 # What must hold.
 LEAST_OVER_SLOWER = 0.9  # of the extraction
 MOST_START = 10.0  # s
@@ -61,6 +62,7 @@ def measure(
     training: TrainingEffort = TrainingEffort(),
     folder: Path | None = None,
     side: int = SIDE,
+    minutes: float = float("inf"),
 ) -> dict[str, Any]:
     """Run the benchmark. What it writes is removed again.
 
@@ -71,9 +73,11 @@ def measure(
         training: what is measured of the training.
         folder: where a folder for slide and features is made; by default where temporary files go.
         side: of the slide that is painted, in pixels; see :func:`~persam_monai.benchmark.reading.slides.jpeg_slide`.
+        minutes: after which nothing more is begun.
 
     Returns:
-        JSON-able: ``machine``, a key for each of ``parts``, and ``must_hold``: see :func:`verdicts`.
+        JSON-able: ``machine``, a key for each of ``parts``, ``must_hold``: see :func:`verdicts`, and ``left_out``: what
+        there was no time for.
 
     Raises:
         UserError: if a slide cannot be read, or there is no room for the features.
@@ -81,20 +85,25 @@ def measure(
     for path in slides:
         Slide(path).close()  # what cannot be opened is better known before minutes are spent
     found: dict[str, Any] = {"machine": _machine(training.threads)}
+    budget = Budget(minutes)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         if "extraction" in parts:
             paths = [jpeg_slide(Path(name), side), *slides]
-            found["extraction"] = [measure_extraction(path, extraction) for path in paths]
-        if "training" in parts:
-            found["training"] = _measure_training(Path(name), training)
-    return {**found, "must_hold": verdicts(found)}
+            found["extraction"] = [
+                measure_extraction(path, extraction) for path in paths if budget.admits(f"extraction from {path.name}")
+            ]
+        if "training" in parts and budget.admits("training"):
+            found["training"] = _measure_training(Path(name), training, budget)
+    return {**found, "must_hold": verdicts(found), "left_out": budget.left_out}
 
 
-def _measure_training(folder: Path, effort: TrainingEffort) -> dict[str, Any]:
+def _measure_training(folder: Path, effort: TrainingEffort, budget: Budget) -> dict[str, Any]:
     write_folder(folder, effort.sizes)
-    runs = []
+    runs: list[dict[str, Any]] = []
     for cache in effort.caches:
         for precision in effort.precisions if cache == effort.caches[0] else effort.precisions[-1:]:
+            if runs and not budget.admits(f"training, cache_gb {cache:g}, {precision}"):
+                continue
             run = Run(
                 str(folder),
                 effort.sizes,
@@ -156,6 +165,8 @@ def table(found: Mapping[str, Any]) -> str:
     if "training" in found:
         lines += ["", *_training_lines(found["training"])]
     rows = [[row["what"], f"{row['figure']:.3g}", row["bound"], _verdict(row["holds"])] for row in found["must_hold"]]
+    if found["left_out"]:
+        lines += ["", f"Left out for want of time (--minutes): {'; '.join(found['left_out'])}."]
     return "\n".join([*lines, "", "What must hold:", *text_table(["", "measured", "bound", ""], rows, right=[1])])
 
 
