@@ -8,7 +8,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             "that has room."
         ) from error
     finally:
-        if partial.exists():
+        with suppress(OSError):  # that it is not there, or may not be looked for, hides no other error
             partial.unlink()
 
 

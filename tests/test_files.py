@@ -3,12 +3,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from persam_monai.errors import UserError
 from persam_monai.files import replacing, sha256, write_json
+from tests.bundle.running import ROOT
 
 
 def test_a_file_appears_when_it_is_complete_and_with_its_folder(tmp_path: Path) -> None:
@@ -43,6 +47,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"metrics\.json cannot be written.*Choose a place") as caught:
         write_json(place, {})
     assert str(place) in str(caught.value)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_folder_of_somebody_else_is_named(tmp_path: Path) -> None:
+    """A home, say, that this user may not even look into."""
+    program = "import os, sys; from persam_monai.files import write_json; os.setuid(65534); write_json(sys.argv[1], {})"
+    tmp_path.chmod(0o700)
+    command = [sys.executable, "-c", program, str(tmp_path / "cache" / "metrics.json")]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60).stderr
+    assert said.splitlines()[-1].startswith(f"persam_monai.errors.UserError: {command[-1]} cannot be written")
 
 
 def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:

@@ -123,13 +123,12 @@ def _take_statistics(extractor: nn.Module, name: str, mean: list[float], std: li
 def _imagenet() -> tuple[str, Mapping[str, Tensor]]:
     """Name and state dict of torchvision's ImageNet weights, from the cache or the network."""
     cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(IMAGENET_URL).name
-    if cache.exists():
-        return _read(cache)
     try:
-        torch.hub.load_state_dict_from_url(
-            IMAGENET_URL, map_location="cpu", progress=False, check_hash=True, weights_only=True
-        )
-    except (OSError, RuntimeError) as error:  # no network, no such file, or a hash that differs
+        if not cache.exists():
+            torch.hub.load_state_dict_from_url(
+                IMAGENET_URL, map_location="cpu", progress=False, check_hash=True, weights_only=True
+            )
+    except (OSError, RuntimeError) as error:  # no network, no home to write to, or a hash that differs
         raise UserError(
             f"The ImageNet weights could not be fetched from {IMAGENET_URL} ({error}). Put that file at {cache}, or "
             "give the path of a file with ResNet50 weights instead of imagenet."

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,20 @@ import pytest
 from persam_monai.errors import UserError
 from persam_monai.slides import Slide, open_slide, read_header
 from persam_monai.synthetic import write_pyramid
+from tests.bundle.running import ROOT
+
+WITHOUT_HOME = """
+import sys
+import persam_monai.data
+from persam_monai.errors import UserError
+from persam_monai.slides import Slide
+Slide(sys.argv[1]).close()
+assert "cucim" not in sys.modules
+try:
+    Slide(sys.argv[1], backend="cucim")
+except UserError as error:
+    print(error)
+"""
 
 
 def complaint(path: Path) -> str:
@@ -72,3 +88,16 @@ def test_a_slide_that_cannot_be_opened_does_not_stay_in_the_cache(
         open_slide(read_header(path))
     write_pyramid(path, picture(300, 300), mpp=0.25)
     assert open_slide(read_header(path)).dimensions == (300, 300)
+
+
+def test_without_a_home_cucim_alone_is_an_error_that_names_the_cure(
+    tmp_path: Path, picture: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "slide.tif"
+    write_pyramid(path, picture(300, 300), mpp=0.25)
+    monkeypatch.setenv("HOME", "/proc/none")
+    monkeypatch.delenv("CUPY_CACHE_DIR", raising=False)
+    command = [sys.executable, "-c", WITHOUT_HOME, str(path)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "--backend cucim" in said
+    assert "CUPY_CACHE_DIR" in said

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import openslide
-from cucim.clara import CuImage
 
 from persam_monai.errors import UserError
 
@@ -29,7 +28,7 @@ class CuCIM:
         downsamples: level-0 pixels per pixel of each level.
 
     Raises:
-        UserError: if cuCIM cannot open the file, or finds other levels in it.
+        UserError: if cuCIM cannot be imported, cannot open the file, or finds other levels in it.
     """
 
     name = "cucim"
@@ -40,9 +39,16 @@ class CuCIM:
         self.dimensions = dimensions
         self.downsamples = downsamples
         try:
+            from cucim.clara import CuImage  # here: it imports CuPy, which wants a home that it can write to
+        except Exception as error:
+            raise UserError(
+                f"--backend cucim: cuCIM cannot be imported ({error}). If a folder cannot be made, set CUPY_CACHE_DIR "
+                "to one that you may write to; or choose --backend auto."
+            ) from error
+        try:
             with _opening:
                 self._image = CuImage(str(path))
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:
             raise UserError(
                 f"Slide {path} cannot be opened by cuCIM ({error}). Choose --backend auto, or convert it to a tiled "
                 "pyramidal TIFF."
@@ -66,7 +72,9 @@ class CuCIM:
                 points, region, level, num_workers=threads, batch_size=len(points), prefetch_factor=1
             )
             out[:] = np.asarray(next(iter(batches)))[: len(out), ..., :3]
-        except (ValueError, RuntimeError) as error:
+        except MemoryError:  # no slide's fault
+            raise
+        except Exception as error:
             raise UserError(
                 f"Slide {self.path} cannot be decoded at level {level} near {points[0]}: {error}."
             ) from error
@@ -114,7 +122,7 @@ class OpenSlideRegions:
         self.downsamples = downsamples
         try:
             self._slide: openslide.OpenSlide | None = openslide.OpenSlide(str(path))
-        except openslide.OpenSlideError as error:
+        except Exception as error:
             raise UserError(f"Slide {path} cannot be opened by OpenSlide: {error}.") from error
 
     def read(self, starts: np.ndarray, level: int, out: np.ndarray, threads: int = 1) -> None:
@@ -124,7 +132,9 @@ class OpenSlideRegions:
         for region, (x, y) in zip(out, _level_0(starts, self.downsamples[level]).tolist(), strict=True):
             try:
                 pixels = np.asarray(self._slide.read_region((x, y), level, (out.shape[2], out.shape[1])))
-            except openslide.OpenSlideError as error:
+            except MemoryError:  # no slide's fault
+                raise
+            except Exception as error:
                 raise UserError(
                     f"Slide {self.path} cannot be decoded at level {level} near ({x}, {y}): {error}. Copy the slide "
                     "anew from where it came from, or take it out of the table."
