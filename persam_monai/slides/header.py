@@ -8,16 +8,18 @@ import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import openslide
 
 from persam_monai.errors import UserError
 from persam_monai.privacy import hide, pseudonym
-from persam_monai.slides.backends import TileTable, choose_backend
+from persam_monai.slides.backends import TileTable, Unsuitable, Unsupported, choose_backend, read_tiff
 
 logger = logging.getLogger(__name__)
 
 COARSEST_MPP = 50.0  # no scanner is coarser; image programs write 72 dpi, 353 µm/px, when they do not know
+UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25_400.0}  # OME's UnitsLength
 LARGEST_TILE = 2**28  # pixels; OpenSlide ends the process when it cannot have the memory for one
 
 
@@ -62,9 +64,15 @@ def read_header(path: str | os.PathLike[str], mpp: float | None = None, backend:
         raise UserError(
             f"Slide {path} may not be read by this user. Ask for the right to read it (ls -l shows whose it is)."
         )
-    properties, dimensions, downsamples = _read_metadata(path)
-    own = _resolution(path, properties, mpp)
-    name, reason, tables = choose_backend(backend, path, properties.get("openslide.vendor", "unknown"), dimensions)
+    try:
+        properties, dimensions, downsamples = _read_metadata(path)
+        own = _resolution(path, properties, mpp)
+        name, reason, tables = choose_backend(backend, path, properties.get("openslide.vendor", "unknown"), dimensions)
+    except Unsupported as problem:
+        raise UserError(
+            f"Slide {path} is in a form that is not supported: {problem}. Convert it, for example with libvips: "
+            f'vips colourspace {path} "new.tif[tile,pyramid,bigtiff,compression=jpeg,Q=90]" srgb'
+        ) from problem
     if logger.isEnabledFor(logging.DEBUG):
         why = hide(reason, (str(path), path.name))
         logger.debug("Slide %s is read by %s: %s.", pseudonym(str(path)), name, why)
@@ -103,8 +111,8 @@ def header_from_dict(content: dict[str, Any], path: Path) -> SlideHeader:
     """
     levels = tuple(Level(*(_pair(value) for value in level)) for level in content["levels"])
     tables = tuple(
-        TileTable(_pair(d), _pair(t), int(c), int(p), bytes.fromhex(h), (int(o[0]), str(o[1])), (int(s[0]), str(s[1])))
-        for d, t, c, p, h, o, s in content["tables"]
+        TileTable(_pair(d), _pair(t), int(c), int(p), int(i), bytes.fromhex(h), (int(o), str(ok)), (int(s), str(sk)))
+        for d, t, c, p, i, h, (o, ok), (s, sk) in content["tables"]
     )
     return SlideHeader(path, _pair(content["mpp"]), levels, str(content["backend"]), str(content["reason"]), tables)
 
@@ -115,7 +123,7 @@ def _pair(value: Any) -> tuple[Any, Any]:
 
 
 def _read_metadata(path: Path) -> tuple[dict[str, str], tuple[tuple[int, int], ...], tuple[float, ...]]:
-    """OpenSlide's properties, level dimensions and level downsamples."""
+    """OpenSlide's properties, level dimensions and level downsamples; tifffile's where OpenSlide has none."""
     try:
         with openslide.OpenSlide(str(path)) as slide:
             return dict(slide.properties), slide.level_dimensions, slide.level_downsamples
@@ -124,8 +132,14 @@ def _read_metadata(path: Path) -> tuple[dict[str, str], tuple[tuple[int, int], .
             f"Slide {path} is not a whole-slide image that OpenSlide knows. Expected SVS, tiled TIFF or another "
             "vendor's format; check that the file is complete and that the table names the right one."
         ) from error
-    except openslide.OpenSlideError as error:
-        raise UserError(f"Slide {path} cannot be opened: {error}. The file may be damaged or cut off.") from error
+    except Exception as error:  # a property whose name is damaged is a KeyError
+        try:
+            properties, dimensions = read_tiff(path)
+        except Unsuitable:
+            why = str(error) or repr(error)
+            raise UserError(f"Slide {path} cannot be opened: {why}. The file may be damaged or cut off.") from error
+    width, height = dimensions[0]
+    return properties, dimensions, tuple((width / w + height / h) / 2 for w, h in dimensions)
 
 
 def _resolution(path: Path, properties: dict[str, str], mpp: float | None) -> tuple[float, float]:
@@ -133,7 +147,10 @@ def _resolution(path: Path, properties: dict[str, str], mpp: float | None) -> tu
     if mpp is not None:
         return mpp, mpp
     try:
-        own = (float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"]))
+        own = _ome_resolution(properties) or (
+            float(properties["openslide.mpp-x"]),
+            float(properties["openslide.mpp-y"]),
+        )
     except (KeyError, ValueError):
         own = (0.0, 0.0)
     cure = (
@@ -148,3 +165,14 @@ def _resolution(path: Path, properties: dict[str, str], mpp: float | None) -> tu
             f"72 or 96 dpi when they do not know). {cure}"
         )
     return own
+
+
+def _ome_resolution(properties: dict[str, str]) -> tuple[float, float] | None:
+    """µm per pixel, x and y, by the OME-XML of the file's first picture; ``None`` if it does not say."""
+    try:
+        pixels, *_ = ElementTree.fromstring(properties["tiff.ImageDescription"]).findall("{*}Image/{*}Pixels")
+        units = [pixels.get(f"PhysicalSize{axis}Unit", "µm").replace("μ", "µ") for axis in "XY"]  # Greek letter to sign
+        x, y = (float(pixels.attrib[f"PhysicalSize{axis}"]) for axis in "XY")
+        return x * UM_PER_UNIT[units[0]], y * UM_PER_UNIT[units[1]]
+    except (ElementTree.ParseError, KeyError, ValueError):
+        return None

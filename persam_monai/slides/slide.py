@@ -20,6 +20,7 @@ from persam_monai.slides.threads import in_threads
 MPP_TOLERANCE = 0.1  # a slide of 0.26 µm/px is read as it is when 0.25 is asked for
 RESAMPLED_AT_ONCE = 4  # patches: what is read to be shrunk stays in the processor's cache
 STRIP = 2048  # rows of a level read at once for a thumbnail, about
+LARGEST_THUMBNAIL = 2**26  # pixels, 200 MB; a wrong mpp would ask for the whole of a level
 LONGEST_STRIP = 2048  # rows; of a level of 100,000 pixels 600 MB
 
 
@@ -160,7 +161,8 @@ class Slide:
         they are decoded.
 
         Args:
-            mpp: resolution wanted, in µm per pixel; the result may be up to twice as fine.
+            mpp: resolution wanted, in µm per pixel; the result may be up to twice as fine. It is coarser where it would
+                have more than 67 million pixels.
             threads: decoding threads.
 
         Returns:
@@ -169,6 +171,7 @@ class Slide:
         Raises:
             UserError: if the pixels cannot be decoded.
         """
+        mpp = max(mpp, max(self.mpp) * math.sqrt(math.prod(self.dimensions) / LARGEST_THUMBNAIL))
         fitting = [i for i, level in enumerate(self.levels) if max(level.mpp) <= mpp]
         index = fitting[-1] if fitting else 0
         level, backend = self.levels[index], self._backend

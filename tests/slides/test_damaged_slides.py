@@ -204,6 +204,48 @@ def test_the_message_says_what_to_do(damaged: dict[tuple[str, str], Path]) -> No
     assert "check that the file is complete" in empty
 
 
+GIANTS = {"jpeg 420": (b"\xff\xc0", 5, b"\xff\xd0"), "jpeg2000": (b"\xff\x4f\xff\x51", 13, b"\xcb")}
+
+
+@pytest.fixture(params=GIANTS)
+def giant(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A slide whose middle tile says of itself (SOF, SIZ) that it has 65,000 or 13 million rows."""
+    path = write_slide(tmp_path / "slide.svs", [smooth(SIDE, SIDE)], request.param)
+    marker, offset, value = GIANTS[request.param]
+    begin, size = tile_span(path, MIDDLE)
+    overwrite_bytes(path, path.read_bytes().index(marker, begin, begin + size) + offset, value)
+    return path
+
+
+@pytest.mark.parametrize("reader", ["tiles", "openslide"])
+def test_a_tile_that_says_it_is_giant_takes_no_memory(giant: Path, reader: str) -> None:
+    ((message, seconds, grown),) = read_all(reader, [giant]).values()
+    assert str(giant) in message
+    assert not message.startswith("!")
+    assert grown < (200 if reader == "tiles" else 1000)  # OpenJPEG prepares up to 65,535 tiles inside of a tile
+    assert seconds < 5
+
+
+def test_nor_does_it_in_a_thumbnail(giant: Path) -> None:
+    with Slide(giant) as slide, pytest.raises(UserError, match=r"tile 1 from the left, 1 from the top.*× 256 pixels"):
+        slide.thumbnail(2.0)
+
+
+def test_a_wrong_resolution_makes_no_giant_thumbnail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """250 nm in a column of µm would ask for all pixels of the finest level."""
+    monkeypatch.setattr("persam_monai.slides.slide.LARGEST_THUMBNAIL", 100 * 100)
+    with Slide(write_slide(tmp_path / "slide.tif", [smooth(SIDE, SIDE)], "deflate"), 250.0) as slide:
+        assert slide.thumbnail(8.0).shape == (100, 100, 3)
+
+
+def test_an_error_of_any_kind_in_a_library_names_the_slide(tmp_path: Path) -> None:
+    path = write_slide(tmp_path / "slide.svs", [smooth(SIDE, SIDE)], "jpeg2000")
+    content = path.read_bytes()
+    overwrite_bytes(path, content.index(b"AppMag"), b"\xff")  # OpenSlide's properties raise a KeyError
+    with pytest.raises(UserError, match=r"slide\.svs cannot be opened: KeyError"):
+        read_header(path)
+
+
 def test_a_slide_that_shrinks_while_it_is_open_is_an_error(tmp_path: Path) -> None:
     """A copy that is still being written, or a network drive that fails."""
     path = write_slide(tmp_path / "slide.tif", [smooth(SIDE, SIDE)])

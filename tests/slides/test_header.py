@@ -82,6 +82,45 @@ def test_a_resolution_of_zero_is_no_resolution(tmp_path: Path) -> None:
         read_header(path)
 
 
+def of_ome(path: Path, physical: dict[str, object], dots: int = 72) -> Path:
+    """An OME-TIFF with resolution tags of ``dots`` per inch and PhysicalSize… in its XML."""
+    tifffile.imwrite(
+        path,
+        noise(300, 300),
+        tile=(256, 256),
+        photometric="rgb",
+        ome=True,
+        resolution=(dots, dots),
+        resolutionunit="INCH",
+        metadata={"axes": "YXS", **{f"PhysicalSize{name}": value for name, value in physical.items()}},
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("physical", "mpp"),
+    [
+        ({"X": 0.25, "Y": 0.26}, (0.25, 0.26)),  # µm where nothing is said
+        ({"X": 0.25, "XUnit": "µm", "Y": 0.25, "YUnit": "µm"}, (0.25, 0.25)),
+        ({"X": 250, "XUnit": "nm", "Y": 0.00026, "YUnit": "mm"}, (0.25, 0.26)),
+        ({"X": 2.5e-5, "XUnit": "cm", "Y": 2500, "YUnit": "Å"}, (0.25, 0.25)),
+    ],
+)
+def test_an_ome_tiff_says_its_resolution_in_its_xml(
+    tmp_path: Path, physical: dict[str, object], mpp: tuple[float, float]
+) -> None:
+    path = of_ome(tmp_path / "slide.ome.tif", physical)
+    assert read_header(path).mpp == pytest.approx(mpp)
+    assert read_header(path, 0.4).mpp == (0.4, 0.4)  # the table's wins
+
+
+@pytest.mark.parametrize("physical", [{}, {"X": 0.25}, {"X": 1, "XUnit": "pixel", "Y": 1, "YUnit": "pixel"}])
+def test_an_ome_tiff_that_does_not_say_is_taken_by_its_tags(tmp_path: Path, physical: dict[str, object]) -> None:
+    assert read_header(of_ome(tmp_path / "a.ome.tif", physical, 101_600)).mpp == pytest.approx((0.25, 0.25))
+    with pytest.raises(UserError, match=r"b\.ome\.tif.*column mpp"):
+        read_header(of_ome(tmp_path / "b.ome.tif", physical))
+
+
 def test_the_cohort_tables_resolution_wins(tmp_path: Path) -> None:
     path = write_slide(tmp_path / "slide.tif", [noise(1200, 1200), noise(300, 300)], mpp=(0.25, 0.25))
     header = read_header(path, 0.4)

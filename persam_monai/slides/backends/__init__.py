@@ -3,6 +3,15 @@
 
 from persam_monai.slides.backends.backend import Backend
 from persam_monai.slides.backends.choice import BACKENDS, choose_backend, open_backend
-from persam_monai.slides.backends.tables import TileTable
+from persam_monai.slides.backends.tables import TileTable, Unsuitable, Unsupported, read_tiff
 
-__all__ = ["BACKENDS", "Backend", "TileTable", "choose_backend", "open_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "TileTable",
+    "Unsuitable",
+    "Unsupported",
+    "choose_backend",
+    "open_backend",
+    "read_tiff",
+]

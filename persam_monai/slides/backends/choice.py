@@ -9,7 +9,15 @@ from pathlib import Path
 from persam_monai.errors import UserError, did_you_mean
 from persam_monai.slides.backends.backend import Backend
 from persam_monai.slides.backends.regions import CuCIM, OpenSlideRegions
-from persam_monai.slides.backends.tables import COMPRESSIONS, DEFLATE, TileTable, Unsuitable, read_tables
+from persam_monai.slides.backends.tables import (
+    COMPRESSIONS,
+    DEFLATE,
+    OWN,
+    TileTable,
+    Unsuitable,
+    Unsupported,
+    read_tables,
+)
 from persam_monai.slides.backends.tiles import Tiles
 
 BACKENDS = ("auto", "tiles", "cucim", "openslide")
@@ -35,6 +43,7 @@ def choose_backend(
         The backend's name, the reason, and the tiles' tables, empty unless the name is ``tiles``.
 
     Raises:
+        Unsupported: if no backend reads the file's pixels.
         UserError: if ``backend`` is unknown or not suited to the file, or the file says of itself what cannot be.
     """
     if backend not in BACKENDS:
@@ -46,6 +55,8 @@ def choose_backend(
     try:
         tables = read_tables(path, vendor, dimensions)
     except Unsuitable as reason:
+        if vendor == OWN:
+            raise Unsupported(str(reason)) from reason
         if backend == "cucim":
             return backend, "it was asked for", ()
         if backend == "tiles":

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import struct
+
+import cv2
 import imagecodecs
 import numpy as np
 import simplejpeg
 
 from persam_monai.slides.backends.tables import (
-    APERIO_JPEG2000_RGB,
     HORIZONTAL,
     JPEG,
+    JPEG2000,
     LZW,
     UNCOMPRESSED,
+    YCBCR,
     YCBCR_HEAD,
     TileTable,
 )
@@ -38,15 +42,20 @@ def decode_tile(data: bytes, table: TileTable, scratch: np.ndarray, factor: int 
         DamagedTile: says what is wrong.
     """
     width, height = table.tile
-    expected = (height // factor, width // factor, 3)
     try:
         pixels = _jpeg(data, table, scratch, factor) if table.compression == JPEG else _other(data, table)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (DamagedTile, MemoryError):
+        raise
+    except Exception as error:  # of several libraries
         raise DamagedTile(str(error)) from error
-    if pixels.shape != expected:
-        found = " × ".join(str(side) for side in pixels.shape)
-        raise DamagedTile(f"it holds {found} pixels where {expected[0]} × {expected[1]} × 3 are expected")
+    _check_size(pixels.shape, (height // factor, width // factor, 3))
     return pixels
+
+
+def _check_size(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if found != expected:
+        sizes = [" × ".join(map(str, size)) for size in (found, expected)]
+        raise DamagedTile(f"it holds {sizes[0]} pixels where {sizes[1]} are expected")
 
 
 def _jpeg(data: bytes, table: TileTable, scratch: np.ndarray, factor: int) -> np.ndarray:
@@ -58,13 +67,15 @@ def _jpeg(data: bytes, table: TileTable, scratch: np.ndarray, factor: int) -> np
         stream = table.head + data[begin:]
     if factor == 1:
         return simplejpeg.decode_jpeg(stream, buffer=scratch)
+    # Without a buffer, memory is taken for whatever the stream says of its size.
+    _check_size(simplejpeg.decode_jpeg_header(stream)[:2], scratch.shape[:2])
     height, width = scratch.shape[0] // factor, scratch.shape[1] // factor
     return simplejpeg.decode_jpeg(stream, min_height=height, min_width=width, min_factor=factor)
 
 
 def _other(data: bytes, table: TileTable) -> np.ndarray:
-    if table.compression == APERIO_JPEG2000_RGB:
-        return np.asarray(imagecodecs.jpeg2k_decode(data))
+    if table.compression in JPEG2000:
+        return _jpeg2000(data, table)
     width, height = table.tile
     unpacked: bytes | bytearray = data
     if table.compression == LZW:
@@ -75,3 +86,16 @@ def _other(data: bytes, table: TileTable) -> np.ndarray:
         raise DamagedTile(f"it holds {len(unpacked)} bytes of pixels where {width * height * 3} are expected")
     pixels = np.frombuffer(unpacked, np.uint8).reshape(height, width, 3)
     return np.cumsum(pixels, axis=1, dtype=np.uint8) if table.predictor == HORIZONTAL else pixels
+
+
+def _jpeg2000(data: bytes, table: TileTable) -> np.ndarray:
+    start = data.find(b"\xff\x4f\xff\x51")  # of the codestream, after a JP2 file's boxes
+    if start < 0:
+        raise DamagedTile("it holds no JPEG 2000 codestream")
+    right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)  # ISO/IEC 15444-1, A.5.1
+    _check_size((bottom - top, right - left), table.tile[::-1])  # for what it says, memory would be taken
+    pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
+    steps = data[start + 46 : start + 48]  # pixels per sample of the second component, x and y
+    if table.photometric == YCBCR and steps == b"\1\1":  # what is subsampled, the decoder has converted itself
+        pixels = cv2.cvtColor(pixels[..., [0, 2, 1]], cv2.COLOR_YCrCb2RGB)
+    return pixels

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,9 @@ import tifffile
 
 from persam_monai.errors import UserError
 
-UNCOMPRESSED, LZW, JPEG, APERIO_JPEG2000_RGB = 1, 5, 7, 33005  # TIFF tag Compression; the last is Aperio's own
+UNCOMPRESSED, LZW, JPEG = 1, 5, 7  # TIFF tag Compression
+JPEG2000_YCBCR, JPEG2000_LOSSY = 33003, 33004  # the former where Aperio writes it; Bio-Formats writes RGB with both
+JPEG2000 = (JPEG2000_YCBCR, JPEG2000_LOSSY, 33005, 34712)
 DEFLATE = "deflate"
 COMPRESSIONS = {
     UNCOMPRESSED: "uncompressed",
@@ -21,9 +22,10 @@ COMPRESSIONS = {
     JPEG: "JPEG",
     8: DEFLATE,
     32946: DEFLATE,
-    APERIO_JPEG2000_RGB: "JPEG 2000",
+    **dict.fromkeys(JPEG2000, "JPEG 2000"),
 }
-RGB, YCBCR = 2, 6  # TIFF tag PhotometricInterpretation
+RGB, YCBCR, LAB = 2, 6, (8, 9, 10)  # TIFF tag PhotometricInterpretation
+UNREAD = (tifffile.COMPRESSION.WEBP, tifffile.COMPRESSION.JPEGXL, tifffile.COMPRESSION.LZMA)  # nor by OpenSlide
 NO_PREDICTOR, HORIZONTAL = 1, 2  # TIFF tag Predictor; the latter: each sample is the difference from its left one
 TRANSFORMS = {RGB: 0, YCBCR: 1}  # of JPEG's Adobe marker, by TIFF's photometric interpretation
 # A start marker, then the one that says what libjpeg otherwise guesses. Adobe Technical Note 5116: APP14, version 100,
@@ -31,11 +33,16 @@ TRANSFORMS = {RGB: 0, YCBCR: 1}  # of JPEG's Adobe marker, by TIFF's photometric
 HEAD = b"\xff\xd8" + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00%c"
 YCBCR_HEAD = HEAD % TRANSFORMS[YCBCR]
 LARGEST_TILE = 4096**2  # pixels; scanners make 1024² at most, and a garbled tag would ask for all memory
-VENDORS = ("generic-tiff", "aperio")  # others move, overlap or omit tiles in ways of their own
+OWN = "tiff"  # of a file that OpenSlide does not open
+VENDORS = ("generic-tiff", "aperio", OWN)  # others move, overlap or omit tiles in ways of their own
 
 
 class Unsuitable(Exception):
     """The tiles of this file cannot be read one by one; says why."""
+
+
+class Unsupported(Exception):
+    """Nobody here reads the pixels of this file; says why."""
 
 
 class _Contradiction(Exception):
@@ -49,6 +56,7 @@ class TileTable(NamedTuple):
     tile: tuple[int, int]  # width, height of a tile in pixels
     compression: int
     predictor: int
+    photometric: int  # as in the TIFF
     head: bytes  # what a tile's JPEG stream begins with: start marker, colour transform, shared tables
     offsets: tuple[int, str]  # position in the file and NumPy type of the list of tiles' positions
     sizes: tuple[int, str]  # the same for the list of tiles' sizes in bytes
@@ -74,6 +82,7 @@ def read_tables(path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]) 
 
     Raises:
         Unsuitable: if a level is not stored as 8-bit RGB tiles, or the vendor does not simply lay tile beside tile.
+        Unsupported: if the pixels are L*a*b*, of which OpenSlide gives other colours.
         UserError: if the file says of itself what cannot be.
     """
     if vendor not in VENDORS:
@@ -81,7 +90,9 @@ def read_tables(path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]) 
     try:
         with tifffile.TiffFile(path) as file:
             order = file.byteorder
-            pages = [page for page in file.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
+            listed = [page for page in file.pages if isinstance(page, tifffile.TiffPage)]
+            within = [page for parent in listed for page in parent.pages or ()]  # SubIFDs, where pyramids may be
+            pages = [page for page in (*listed, *within) if isinstance(page, tifffile.TiffPage) and page.is_tiled]
             by_size = {(page.imagewidth, page.imagelength): page for page in pages}
             if len(by_size) < len(pages):
                 raise Unsuitable("two pictures in it have the same size")
@@ -92,18 +103,57 @@ def read_tables(path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]) 
         ) from error
     except OSError as error:
         raise Unsuitable(f"it cannot be read as a TIFF ({error.strerror})") from error  # never with its name
-    except (tifffile.TiffFileError, struct.error, ValueError, KeyError, IndexError, TypeError) as error:
+    except (Unsuitable, Unsupported, MemoryError):
+        raise
+    except Exception as error:  # tifffile's are of many types
         raise Unsuitable(f"its TIFF tags cannot be read ({error})") from error
+
+
+def read_tiff(path: Path) -> tuple[dict[str, str], tuple[tuple[int, int], ...]]:
+    """Tell of a TIFF what OpenSlide would, which does not open those of some compressions.
+
+    Args:
+        path: the slide.
+
+    Returns:
+        Properties as OpenSlide names them, and width and height of each level, finest first.
+
+    Raises:
+        Unsuitable: if the file is no such TIFF.
+        Unsupported: if it is, and its compression is none that is read here.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            pages = [level.keyframe for level in file.series[0].levels]
+            compression, description = pages[0].compression, pages[0].description
+            per_um = pages[0].get_resolution("MICROMETER")
+    except Exception as error:  # tifffile's are of many types
+        raise Unsuitable(f"its TIFF tags cannot be read ({error})") from error
+    if compression in UNREAD:
+        raise Unsupported(f"it is compressed by {compression.name}")
+    if compression not in JPEG2000 or pages[0].is_svs:
+        raise Unsuitable("OpenSlide opens what is so compressed")
+    properties = {"openslide.vendor": OWN, "tiff.ImageDescription": description}
+    properties |= {f"openslide.mpp-{axis}": str(1 / value) for axis, value in zip("xy", per_um, strict=True) if value}
+    for index, page in enumerate(pages):
+        properties[f"openslide.level[{index}].tile-width"] = str(page.tilewidth)
+        properties[f"openslide.level[{index}].tile-height"] = str(page.tilelength)
+    return properties, tuple((page.imagewidth, page.imagelength) for page in pages)
 
 
 def _table(page: tifffile.TiffPage | None, size: tuple[int, int], byteorder: str, vendor: str) -> TileTable:
     if page is None:
         raise Unsuitable(f"it has no tiled picture of {size[0]} × {size[1]} pixels")
-    if int(page.compression) not in COMPRESSIONS:
+    photometric = int(page.photometric)
+    if page.compression == JPEG2000_LOSSY and not page.parent.pages.first.software:
+        photometric = YCBCR  # so libvips writes it, which says RGB there and names itself nowhere
+    if photometric in LAB:
+        raise Unsupported("its pixels are L*a*b*")
+    if int(page.compression) not in COMPRESSIONS or (vendor, page.compression) == ("aperio", JPEG2000_YCBCR):
         raise Unsuitable(f"it is compressed by {getattr(page.compression, 'name', page.compression)}")
     plain = (page.samplesperpixel, page.bitspersample, int(page.planarconfig)) == (3, 8, 1)
-    photometric = int(page.photometric)
-    if not plain or photometric not in TRANSFORMS or (photometric == YCBCR and page.compression != JPEG):
+    ycbcr = photometric == YCBCR and page.compression in (JPEG, *JPEG2000)
+    if not plain or not (photometric == RGB or ycbcr):
         raise Unsuitable("its pixels are not 8-bit RGB")
     if page.tilewidth * page.tilelength > LARGEST_TILE:
         raise Unsuitable(f"its tiles are said to have {page.tilewidth} × {page.tilelength} pixels")
@@ -116,6 +166,7 @@ def _table(page: tifffile.TiffPage | None, size: tuple[int, int], byteorder: str
         (page.tilewidth, page.tilelength),
         int(page.compression),
         int(page.predictor),
+        photometric,
         HEAD % TRANSFORMS[photometric] + tables[2:-2] if page.compression == JPEG else b"",
         _place(offsets, byteorder),
         _place(sizes, byteorder),

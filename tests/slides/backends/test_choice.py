@@ -104,3 +104,28 @@ def test_aperios_jpeg2000_in_ycbcr_is_left_to_openslide(tmp_path: Path) -> None:
     assert read_header(path).backend == "openslide"
     with pytest.raises(UserError, match="it is compressed by APERIO_JP2000_YCBC"):
         read_header(path, backend="tiles")
+
+
+@pytest.mark.parametrize(
+    ("form", "word"),
+    [
+        ({"compression": "webp", "photometric": "rgb"}, "WEBP"),
+        ({"compression": "jpegxl", "photometric": "rgb"}, "JPEGXL"),
+        ({"compression": "deflate", "photometric": "cielab"}, r"L\*a\*b\*"),
+    ],
+)
+def test_a_form_that_nobody_reads_is_not_called_damage_and_the_cure_is_named(
+    tmp_path: Path, form: dict[str, str], word: str
+) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, noise(300, 300), tile=(256, 256), metadata=None, **form)
+    with pytest.raises(UserError, match=rf"{word}.*vips .*slide\.tif") as caught:
+        read_header(path, 0.25)
+    assert "damage" not in str(caught.value)
+
+
+def test_jpeg2000_without_colours_is_not_supported(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, noise(300, 300)[..., 0], tile=(256, 256), metadata=None, compression=34712)
+    with pytest.raises(UserError, match=r"slide\.tif.*not 8-bit RGB.*vips"):
+        read_header(path, 0.25)

@@ -6,12 +6,23 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from persam_monai.errors import UserError
 from persam_monai.slides import Slide
-from tests.slides.writing import APERIO, FORMS, cut, decoded_levels, noise, overwrite_tags, write_slide
+from tests.slides.writing import (
+    APERIO,
+    FORMS,
+    cut,
+    decoded_levels,
+    noise,
+    overwrite_tags,
+    smooth,
+    write_jpeg2000,
+    write_slide,
+)
 
 READERS = ("tiles", "cucim", "openslide")
 WIDTH, HEIGHT = 1003, 999  # four tiles a side, none of them whole at the edge
@@ -187,3 +198,33 @@ def test_a_jfif_marker_does_not_overrule_the_colours_of_the_tiff(tmp_path: Path)
         as_it_is = one.read_patches(PLACES[:1], 256, 0.25)
         np.testing.assert_array_equal(other.read_patches(PLACES[:1], 256, 0.25), as_it_is)
     assert np.abs(as_it_is.astype(int) - converted).mean() > 20  # the tag matters
+
+
+@pytest.mark.parametrize("subifds", [False, True])
+@pytest.mark.parametrize(
+    ("compression", "photometric", "software", "stored"),
+    [
+        (34712, "rgb", False, "RGB"),
+        (34712, "ycbcr", False, "YCbCr"),
+        (33003, "rgb", "OME Bio-Formats 7.3.0", "RGB"),
+        (33004, "rgb", "OME Bio-Formats 7.3.0", "RGB"),
+        (33004, "rgb", False, "YCbCr"),  # libvips
+    ],
+)
+def test_jpeg2000_that_openslide_does_not_open_has_its_pixels_and_levels(
+    tmp_path: Path, compression: int, photometric: str, software: str | bool, stored: str, subifds: bool
+) -> None:
+    levels = [smooth(600, 700), smooth(300, 350, 1)]
+    coded = levels if stored == "RGB" else [cv2.cvtColor(one, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]] for one in levels]
+    path = write_jpeg2000(tmp_path / "slide.tif", coded, compression, photometric, software, subifds)
+    with Slide(path) as slide:
+        assert slide.mpp == pytest.approx((0.25, 0.25))
+        assert [(level.dimensions, level.tile) for level in slide.levels] == [
+            ((700, 600), (256, 256)),
+            ((350, 300), (256, 256)),
+        ]
+        for level, mpp in ((0, 0.25), (1, 0.5)):
+            places = np.array([[0, 0], [240, 250]])
+            patches = slide.read_patches(places, 100, mpp).astype(int)
+            difference = np.abs(patches - wanted(levels[level], places >> level, 100))
+            assert difference.max() <= (0 if stored == "RGB" else 2)  # YCbCr is rounded
