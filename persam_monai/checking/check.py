@@ -14,6 +14,7 @@ from persam_monai.checking.picture import draw_picture
 from persam_monai.cohort import SlideEntry
 from persam_monai.data import IndexCache, PatchSettings, SlideIndex, index_slides
 from persam_monai.errors import UserError
+from persam_monai.slide_files import without_ending
 from persam_monai.slides import PatchCells, Slide, TissueMask, tissue_mask
 from persam_monai.slides.packed import PackedMask
 
@@ -156,11 +157,11 @@ class CloserLook:
 
 
 def picture_names(entries: Sequence[SlideEntry]) -> dict[Path, str]:
-    """A file name for each slide's picture: its stem, with a number where that is taken (``a.png``, ``a-2.png``)."""
+    """A file for each slide's picture: its name without ending, and a number where taken (``a.png``, ``a-2.png``)."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for entry in entries:
-        stem, number = entry.path.stem, 1
+        stem, number = without_ending(Path(entry.slide).name), 1
         while (name := stem if number == 1 else f"{stem}-{number}").casefold() in taken:
             number += 1
         taken.add(name.casefold())  # some file systems take A.png and a.png for one

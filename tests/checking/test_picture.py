@@ -65,6 +65,6 @@ def test_the_same_seed_draws_the_same_patches_and_another_one_others(index: Slid
 
 
 def test_no_two_slides_share_a_picture(cohort: Cohort) -> None:
-    paths = [Path(path) for path in ("/a/s.svs", "/a/s.tif", "/b/S.svs", "/b/s-2.svs")]
-    names = picture_names([replace(cohort.entries[0], path=path) for path in paths])
-    assert list(names.values()) == ["s.png", "s-2.png", "S-3.png", "s-2-2.png"]
+    paths = [Path(path) for path in ("/a/s.svs", "/a/s.tif", "/b/S.svs", "/b/s-2.svs", "/b/s.2")]
+    names = picture_names([replace(cohort.entries[0], slide=str(path), path=path) for path in paths])
+    assert list(names.values()) == ["s.png", "s-2.png", "S-3.png", "s-2-2.png", "s.2.png"]

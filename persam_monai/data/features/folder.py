@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from persam_monai.cohort import SlideEntry
 from persam_monai.data.features.naming import CLAM_FOLDERS, feature_file
 from persam_monai.errors import UserError, raise_together
+from persam_monai.slide_files import without_ending
 
 CURE = "Name another --features_dir, or make them with run extracting."
 SHOWN = 5  # folders in a message
@@ -29,7 +30,8 @@ def missing(folder: Path, slide: str) -> str:
     hint = f"There are folders of features in it: {inner}. " if inner else ""
     return (
         f"Looked for {feature_file(folder, slide)}, and in {folder}, {' and '.join(CLAM_FOLDERS.values())} for "
-        f"{PurePosixPath(name).stem} and {name} with the endings {' and '.join(CLAM_FOLDERS)}. {hint}{CURE}"
+        f"{' and '.join(dict.fromkeys((name, without_ending(name))))} with the endings {' and '.join(CLAM_FOLDERS)}. "
+        f"{hint}{CURE}"
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from persam_monai.errors import UserError
+from persam_monai.slide_files import without_ending
 
 CLAM_FOLDERS = {".h5": "h5_files", ".pt": "pt_files"}  # where CLAM puts its files
 TWO_ENDINGS = ".ome"  # TRIDENT takes the whole of .ome.tif off a name
@@ -22,8 +23,8 @@ def feature_file(folder: str | os.PathLike[str], slide: str) -> Path:
         slide: the slide as the cohort table names it.
 
     Returns:
-        The slide's path with ``.h5`` for its ending, below ``folder``: a path from the root loses the root, one that
-        leads upwards loses its dots.
+        The slide's path with ``.h5`` for its ending, if it has a slide's, below ``folder``: a path from the root loses
+        the root, one that leads upwards loses its dots.
 
     Raises:
         UserError: if the text names no file.
@@ -33,7 +34,7 @@ def feature_file(folder: str | os.PathLike[str], slide: str) -> Path:
         'features/slides/P001.h5'
     """
     inner, name = _below(slide)
-    return Path(folder, inner, f"{os.path.splitext(name)[0]}.h5")
+    return Path(folder, inner, f"{without_ending(name)}.h5")
 
 
 def find_features(folder: str | os.PathLike[str], slide: str) -> Path | None:
@@ -53,16 +54,16 @@ def find_features(folder: str | os.PathLike[str], slide: str) -> Path | None:
 def places(folder: str | os.PathLike[str], slide: str) -> Iterator[Path]:
     """Where a slide's features are looked for, in this order.
 
-    Our own place; then the slide's bare name in ``folder`` and in CLAM's folder, ending in ``.h5``; the same ending in
-    ``.pt``. The name is tried without its ending, with it, and without both endings of ``.ome.tif``.
+    In the slide's own folder, in ``folder`` and in CLAM's folder, ending in ``.h5``; the same ending in ``.pt``. In
+    each of them the whole name is tried, then that without its ending, then that without both endings of ``.ome.tif``.
     """
     inner, name = _below(slide)
-    stem = os.path.splitext(name)[0]
-    stems = dict.fromkeys((stem, name, stem.removesuffix(TWO_ENDINGS) or stem))
+    stem = without_ending(name)
+    stems = [name] if stem == name else [name, stem, stem.removesuffix(TWO_ENDINGS) or stem]
     seen = set()
     for suffix, clam in CLAM_FOLDERS.items():
-        for one in stems:
-            for parent in (inner, "", clam):
+        for parent in (inner, "", clam):
+            for one in stems:
                 place = Path(folder, parent, one + suffix)
                 if place not in seen:
                     seen.add(place)
