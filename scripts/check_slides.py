@@ -17,10 +17,11 @@ from fire.parser import DefaultParseValue as as_typed  # reads numbers as the bu
 
 from persam_monai.checking.check import Wanted, check_slides
 from persam_monai.checking.report import lines, summary, write_table
-from persam_monai.checking.sources import SUFFIXES, find_slides
+from persam_monai.checking.sources import find_slides
 from persam_monai.data import IndexCache, PatchSettings, index_home
 from persam_monai.errors import UserError
 from persam_monai.settings import check_settings, or_none
+from persam_monai.slide_files import ENDINGS
 
 
 def main() -> int:
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "places",
         nargs="+",
         metavar="DATASET_DIR_OR_SLIDES",
-        help=f"a folder with a cohort table, a folder of slides ({' '.join(SUFFIXES)}), or slide files",
+        help=f"a folder with a cohort table, a folder of slides ({' '.join(ENDINGS)}), or slide files",
     )
     parser.add_argument("--table", help="name of the cohort table in the folder (default: the only cohort.*)")
     parser.add_argument("--mpp", type=as_typed, default=0.25, help="µm per pixel of a patch")

@@ -16,9 +16,7 @@ from persam_monai.cohort.problems import Problems
 from persam_monai.cohort.reading import RowReader
 from persam_monai.cohort.tables import TABLE_NAMES, Table
 from persam_monai.errors import UserError, did_you_mean, raise_together
-from persam_monai.files import absolute
-
-SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".dcm")
+from persam_monai.slide_files import ENDINGS, slide_path
 
 
 class Source(NamedTuple):
@@ -55,12 +53,12 @@ def find_slides(
             some, words = _of_folder(place, table, slide_mpp)
             entries += some
             found.append(words)
-        elif not place.exists() and place.suffix.lower() not in SUFFIXES:
+        elif not place.exists() and place.suffix.lower() not in ENDINGS:
             raise UserError(
                 f"{place}: no such file or folder; expected a dataset folder, a folder of slides, or slides."
             )
         else:
-            entries.append(_entry(str(place), place, slide_mpp))
+            entries.append(_entry(str(place), slide_path(place), slide_mpp))
             by_hand += 1
     if by_hand:
         found.append(f"{_count(by_hand)} given by hand")
@@ -76,14 +74,15 @@ def _of_folder(folder: Path, table: str | None, slide_mpp: float | None) -> tupl
         entries = _of_table(read_table(path))
         return entries, f"{_count(len(entries))} in {path}"
     try:
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        files = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file()]
     except OSError as error:
         raise UserError(f"{folder}: the folder cannot be read: {error.strerror}.") from error
-    files = [path for path in files if not path.name.startswith(".")]  # macOS leaves ._a.svs beside a.svs
+    # macOS leaves ._a.svs beside a.svs
+    files = sorted({slide_path(path) for path in files if not path.name.startswith(".")})
     if not files:
         raise UserError(
             f"{folder}: found neither {TABLE_NAMES[0]} nor slides; expected a dataset folder, or files ending in "
-            f"{', '.join(SUFFIXES)} in it (folders inside it are not searched)."
+            f"{', '.join(ENDINGS)} in it (folders inside it are not searched)."
         )
     entries = [_entry(path.name, path, slide_mpp) for path in files]
     return entries, f"{_count(len(files))} in {folder}, which has no {TABLE_NAMES[0]}"
@@ -114,7 +113,7 @@ def _of_table(table: Table) -> list[SlideEntry]:
 
 
 def _entry(name: str, path: Path, mpp: float | None) -> SlideEntry:
-    return SlideEntry(name, absolute(path), "", None, np.empty(0, np.float32), mpp, None, 0)
+    return SlideEntry(name, path, "", None, np.empty(0, np.float32), mpp, None, 0)
 
 
 def _count(slides: int) -> str:

@@ -20,7 +20,7 @@ class SlideEntry:
 
     Args:
         slide: the cell's text; the slide's name in all outputs.
-        path: the slide file, absolute.
+        path: the slide file, absolute; of a slide of several files, the one by which it is opened.
         patient_id: identifier of the patient, who may have several slides.
         label: index into the classes, or None when unknown.
         clinical: encoded record, float32 ``[schema.size]``, NaN for missing; the same for all slides of a patient.

@@ -22,7 +22,7 @@ from persam_monai.cohort.report import raise_problems
 from persam_monai.cohort.tables import CellFault, Table, TableRow
 from persam_monai.cohort.tables.table import ERROR_CURE, as_text, identifier_fault
 from persam_monai.errors import did_you_mean
-from persam_monai.files import absolute
+from persam_monai.slide_files import slide_path
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class RowReader:
         slide = self.identifier(row, "slide")
         return SlideEntry(
             slide=slide,
-            path=absolute(self.folder / slide),
+            path=slide_path(self.folder / slide) if slide else self.folder,
             patient_id=self.identifier(row, "patient_id"),
             label=self.label(row),
             clinical=clinical,
@@ -201,9 +201,8 @@ def _check_slide_files(entries: Sequence[SlideEntry], problems: Problems) -> Non
     absent = [entry for entry in entries if entry.slide and not os.path.isfile(entry.path)]
     if not absent:
         return
-    listed = [
-        f"\n      row {entry.row}: {entry.path}{' (a folder)' if os.path.isdir(entry.path) else ''}" for entry in absent
-    ]
+    folder = " (a folder) that is not one DICOM slide"
+    listed = [f"\n      row {entry.row}: {entry.path}{folder if os.path.isdir(entry.path) else ''}" for entry in absent]
     cure = "copy the files there or correct the cells, which are paths relative to the table's folder"
     if any("\\" in entry.slide for entry in absent):
         cure += ", with / between folders"

@@ -18,6 +18,7 @@ from persam_monai.cohort import SlideEntry
 from persam_monai.errors import UserError
 from persam_monai.files import replacing
 from persam_monai.privacy import pseudonym
+from persam_monai.slide_files import files_of_slide
 from persam_monai.slides import PatchCells, SlideHeader
 from persam_monai.slides.header import header_from_dict, header_to_dict
 from persam_monai.slides.packed import PackedMask
@@ -41,8 +42,8 @@ def index_home() -> str | None:
 class IndexCache:
     """A folder with one file per slide and settings.
 
-    An entry holds as long as the slide's file has the same size and time of change. Names and contents of the entries
-    say nothing of the slide's name. Processes may share the folder: entries are replaced whole.
+    An entry holds as long as the slide's files have the same sizes and times of change. Names and contents of the
+    entries say nothing of the slide's name. Processes may share the folder: entries are replaced whole.
 
     Args:
         folder: made when the first entry is kept.
@@ -88,7 +89,7 @@ class IndexCache:
             patches: what it was looked into with.
             header: what was found, with ``cells``.
             cells: what was found, with ``header``.
-            identity: the file's before it was looked into; if it is another now, nothing is kept.
+            identity: the slide's before it was looked into; if it is another now, nothing is kept.
         """
         now = file_identity(entry.path)
         if not self._writable or now is None or now != (identity or now):
@@ -121,9 +122,9 @@ class IndexCache:
 
 
 def file_identity(path: Path) -> list[int] | None:
-    """Changes when the file does (formats of several files: when that one does); ``None`` if there is none."""
+    """Changes when one of the slide's files does; ``None`` if they cannot be looked at."""
     try:
-        status = path.stat()
+        found = [file.stat() for file in files_of_slide(path)]
     except OSError:
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return [number for status in found for number in (status.st_size, status.st_mtime_ns)]

@@ -11,14 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from persam_monai.cohort import Cohort, SlideEntry, find_table
 from persam_monai.cohort.tables import TABLE_NAMES
 from persam_monai.errors import UserError
-from persam_monai.files import absolute
 from persam_monai.model import ModelCard
-from persam_monai.settings import is_null
+from persam_monai.settings import is_null, or_none
+from persam_monai.slide_files import slide_path, without_ending
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +74,12 @@ def new_slides(
                 f"{error}\nThe schema is the model's own, in {card.path.with_suffix('.json')}; a clinical.yaml beside "
                 "the table is not read. Correct the cells, or leave them empty where the value is not known."
             ) from error
-    path = slide_file(str(slide), require_slides)
     if is_null(record):
         logger.warning("No --record is given: the model predicts from the slide alone, all clinical values missing.")
     values = {} if is_null(record) else _record(record)
     clinical = card.schema.encode(values, "--record")
-    slide_mpp = None if is_null(slide_mpp) else slide_mpp
-    return Cohort(
-        (SlideEntry(str(slide), path, path.stem, None, clinical, slide_mpp, None, 1),), card.schema, "--slide"
-    )
+    entry = single_slide(str(slide), clinical, or_none(slide_mpp), require_slides)
+    return Cohort((entry,), card.schema, "--slide")
 
 
 def table_of(dataset_dir: str, table: str | None = None) -> Path:
@@ -99,16 +97,16 @@ def table_of(dataset_dir: str, table: str | None = None) -> Path:
     return found
 
 
-def slide_file(slide: str, required: bool = True) -> Path:
-    """The file of a slide that is named on the command line.
+def single_slide(slide: str, clinical: np.ndarray, mpp: float | None, required: bool = True) -> SlideEntry:
+    """The slide that is named on the command line.
 
     Raises:
         UserError: if it is required and not there.
     """
-    path = absolute(slide)
+    path = slide_path(slide)
     if required and not os.path.isfile(path):
-        raise UserError(f"--slide {slide}: there is no such file.")
-    return path
+        raise UserError(f"--slide {slide}: there is no such file, and no folder that is one DICOM slide.")
+    return SlideEntry(slide, path, without_ending(Path(slide).name), None, clinical, mpp, None, 1)
 
 
 def _record(typed: object) -> Mapping[str, Any]:

@@ -3,10 +3,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from persam_monai.checking.sources import find_slides
 from persam_monai.errors import UserError
+from tests.slides.dicom import write_dicom
 
 
 def test_a_folder_without_a_table_gives_its_own_slides_alone(tmp_path: Path) -> None:
@@ -17,6 +19,14 @@ def test_a_folder_without_a_table_gives_its_own_slides_alone(tmp_path: Path) -> 
     source = find_slides([tmp_path], slide_mpp=0.5)
     assert [(entry.slide, entry.mpp) for entry in source.entries] == [("a.ndpi", 0.5), ("b.SVS", 0.5)]
     assert source.found == f"2 slides in {tmp_path}, which has no cohort.csv."
+
+
+def test_the_files_of_a_dicom_slide_are_one_slide(tmp_path: Path) -> None:
+    for name, series in (("0.dcm", 1), ("1.dcm", 2), ("2.dcm", 1)):
+        write_dicom(tmp_path / name, np.zeros((256, 256, 3), np.uint8), 0.25, series)
+    assert [entry.slide for entry in find_slides([tmp_path]).entries] == ["0.dcm", "1.dcm"]
+    (again,) = find_slides([tmp_path / "2.dcm", tmp_path / "0.dcm"]).entries
+    assert again.path == tmp_path / "0.dcm"
 
 
 def test_paths_in_a_table_are_relative_to_it_and_nothing_else_of_it_matters(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from persam_monai.data import (
 from persam_monai.slides import PatchCells, Slide
 from persam_monai.slides.packed import PackedMask
 from tests.data.making import Picture, cohort_of, write_slides
+from tests.slides.dicom import write_dicom
 
 SMALL = PatchSettings(size=32)
 
@@ -168,6 +169,17 @@ def test_a_slide_whose_file_changed_is_looked_into_anew(
     assert len(after.cells) == (9 if change == "another size" else len(before.cells))
     assert_same(cache.find(entry, SMALL), after)
     entry_file(cache)  # the old one was replaced
+
+
+def test_a_dicom_slide_that_was_completed_is_looked_into_anew(
+    tmp_path: Path, cache: IndexCache, picture: Picture, schema: ClinicalSchema
+) -> None:
+    pixels = picture(1024, 1024, 0)
+    opened = write_dicom(tmp_path / "dicom" / "1.dcm", pixels[::4, ::4], 1.0)
+    entry, patches = cohort_of(tmp_path / "dicom", schema, ["1.dcm"]).entries[0], PatchSettings(size=32, mpp=1.0)
+    assert look(entry, cache, patches).cells.extent == (32, 32)
+    write_dicom(opened.with_name("2.dcm"), pixels, 0.25)
+    assert look(entry, cache, patches).cells.extent == (128, 128)
 
 
 def rewritten(content: bytes, **arrays: np.ndarray) -> bytes:

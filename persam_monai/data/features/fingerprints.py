@@ -11,6 +11,7 @@ from persam_monai.cohort import SlideEntry
 from persam_monai.data.features.info import FeatureInfo
 from persam_monai.data.features.naming import feature_file
 from persam_monai.errors import UserError
+from persam_monai.slide_files import files_of_slide
 
 ENDS = 1 << 20  # bytes at a file's begin and end that a fingerprint looks at
 MOVE = "Make its own with run extracting, or, if these are its own, move the file there."
@@ -21,18 +22,20 @@ REPLACED = (
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 over a file's size and its first and last MiB: what a scanner writes differs there.
+    """SHA-256 over the size and the first and last MiB of each of a slide's files: what a scanner writes differs there.
 
     Raises:
         UserError: if it cannot be read.
     """
+    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            digest = hashlib.sha256(f"{size}\0".encode())
-            digest.update(file.read(ENDS))
-            file.seek(max(0, size - ENDS))
-            digest.update(file.read(ENDS))
+        for part in files_of_slide(path):
+            with part.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                digest.update(f"{size}\0".encode())
+                digest.update(file.read(ENDS))
+                file.seek(max(0, size - ENDS))
+                digest.update(file.read(ENDS))
     except OSError as error:
         raise UserError(f"Slide {path} cannot be read: {error.strerror or error}.") from error
     return digest.hexdigest()

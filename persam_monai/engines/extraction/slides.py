@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from persam_monai.clinical import ClinicalSchema
-from persam_monai.cohort import Cohort, SlideEntry, load_slides
-from persam_monai.engines.new_slides import slide_file, table_of
+from persam_monai.cohort import Cohort, load_slides
+from persam_monai.engines.new_slides import single_slide, table_of
 from persam_monai.errors import UserError
 from persam_monai.settings import check_settings, is_null, or_none, whole
 
@@ -36,9 +36,8 @@ def slides_to_extract(
             raise UserError("--slide_mpp goes with --slide; for many slides, the table may have a column mpp.")
         return load_slides(table_of(dataset_dir, table), problems_file)
     check_settings({"slide_mpp": slide_mpp})
-    path = slide_file(str(slide))
     nothing = np.empty(0, np.float32)
-    entry = SlideEntry(str(slide), path, path.stem, None, nothing, or_none(slide_mpp), None, 1)
+    entry = single_slide(str(slide), nothing, or_none(slide_mpp))
     return Cohort((entry,), ClinicalSchema((), {}), "--slide")
 
 
