@@ -35,6 +35,7 @@ run extracting --config_file "$extract" --dataset_dir "$cohort" --features_dir "
 run extracting --config_file "$extract" --dataset_dir "$new" --features_dir "$work/new_features" \
     --extractor_weights "$work/features/extractor.pt"
 
+export OMP_NUM_THREADS=1 # from here on the network is small: threads would wait for each other longer than they help
 step "3/5  Training PersAM on them and on the records, and evaluating it on patients that were kept aside"
 train_and_evaluate PersAM PersAMHead
 

@@ -142,7 +142,8 @@ def _run(job: Job) -> None:
 def _type(run_id: str, files: Sequence[str], settings: dict[str, Any]) -> None:
     words = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(list(files))]
     words += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    subprocess.run(words, check=True, capture_output=True)
+    threads = {} if run_id == "extracting" else {"OMP_NUM_THREADS": "1"}
+    subprocess.run(words, check=True, capture_output=True, env={**os.environ, **threads})
 
 
 def _files(configs: Path, names: Sequence[str]) -> list[str]:
