@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from persam_monai.clinical import ClinicalSchema, Variable
+from persam_monai.clinical.cells import unknown_among
 from persam_monai.clinical.variables.levels import LevelVariable
 from persam_monai.clinical.variables.numeric import NumericVariable
 from persam_monai.cohort import Cohort, assign_folds
@@ -19,6 +20,7 @@ from persam_monai.cohort.report import rows_listed
 from persam_monai.cohort.tables import TABLE_NAMES, find_table
 from persam_monai.cohort.words import counted
 from persam_monai.drafting.leaks import MINIMUM_OF_CLASS, MINIMUM_PATIENTS, enough_to_tell, find_leak
+from persam_monai.drafting.unknown import quoted
 from persam_monai.errors import UserError
 from persam_monai.text_table import number, share, text_table
 
@@ -175,6 +177,8 @@ def _remarks(cohort: Cohort, records: np.ndarray, inference: bool) -> Iterator[s
             f"Too few labelled patients to tell leaks: at least {MINIMUM_PATIENTS} are needed, of two classes with at "
             f"least {MINIMUM_OF_CLASS} each."
         )
+    if not inference and (unknown := unknown_among(cohort.classes)):
+        yield f'classes: {quoted(sorted(unknown))} looks like "not known". If so, leave the rows out of the table.'
     for variable in cohort.schema.variables:
         values = records[:, cohort.schema.slices[variable.name]]
         if variable.name in cohort.coded:
@@ -211,6 +215,9 @@ def _about(variable: Variable, values: np.ndarray, inference: bool) -> Iterator[
         yield "constant: the same value wherever it is known; it tells nothing. Take it out of the schema."
         return
     if isinstance(variable, LevelVariable):
+        if unknown := unknown_among(variable.levels):
+            listed = quoted(sorted(unknown))
+            yield f'the levels {listed} look like "not known". If so, declare missing_codes: {listed} instead.'
         absent = [level for level, patients in _levels(variable, known).items() if not patients]
         if absent:
             yield f"nobody has {', '.join(absent)}."

@@ -6,7 +6,9 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
+import re
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,21 @@ MISSING_SPELLINGS = ("", "na", "n/a", "#n/a", "nan", "<na>", "null")
 
 DOUBTFUL_SPELLINGS = (".", "-", "–", "—", "?", "n.a.", "unk", "unknown", "not known", "not available", "missing")
 """Texts that mean "not known", in lower case, for a variable that does not declare them as a level."""
+
+# Of tables and registries, without what :func:`_bare` takes away. "Unclear" and "indeterminate" are results.
+_UNKNOWN_WORDS = frozenset(
+    {"unbekannt", "unbek", "unb", "keineangabe", "keineangaben", "ka", "nb", "nd", "entfällt", "fehlt"}
+    | {f"nicht{what}" for what in ("erhoben", "bekannt", "bestimmt", "durchgeführt", "beurteilbar", "angegeben")}
+    | {f"nicht{what}" for what in ("vorhanden", "verfügbar", "untersucht", "dokumentiert", "getestet", "gemacht")}
+    | {f"not{what}" for what in ("done", "recorded", "reported", "assessed", "evaluated", "determined", "tested")}
+    | {f"not{what}" for what in ("applicable", "performed", "measured", "documented", "stated", "collected")}
+    | {f"not{what}" for what in ("provided", "specified", "entered", "obtained", "asked", "allowedtocollect")}
+    | {"unavailable", "unspecified", "unreported", "nodata", "noinformation", "nk", "n/d", "n/b", "k/a", "undefined"}
+    | {"discrepancy", "pending", "withheld", "inconnu", "nonrenseigné", "desconocido", "sconosciuto", "onbekend"}
+)
+# Brackets, quotes, dashes, points and spaces.
+_DRESS = re.compile(r"[\s._?…\-–—−'\"`´‘’‚“”„«»\[\](){}]")
+_SIGN = re.compile(r"\W*[+<>=≤≥]\W*")  # beside "+" or ">" a dash is a result
 
 _NO_VALUE_TYPES = ("NAType", "NaTType")  # pandas' own; by name, because importing pandas takes half a second
 _SHOWN_CHARACTERS = 60  # enough to recognise a cell; a whole paragraph pasted into one would hide the message
@@ -104,6 +121,23 @@ def is_missing(value: object) -> bool:
 def is_doubtful(value: object) -> bool:
     """Whether a cell is one of :data:`DOUBTFUL_SPELLINGS` in any case: missing, unless it is declared as a level."""
     return isinstance(value, str) and plain_minus(value.strip().lower()) in DOUBTFUL_SPELLINGS
+
+
+def unknown_among(texts: Collection[str]) -> set[str]:
+    """Those of a column's texts, or of a variable's levels, that look like "not known", whatever stands around a word.
+
+    Example:
+        >>> sorted(unknown_among(["[Not Available]", "'--", "G1", "<unknown>"]))
+        ["'--", '<unknown>', '[Not Available]']
+    """
+    words = _UNKNOWN_WORDS | {_bare(text) for text in (*MISSING_SPELLINGS, *DOUBTFUL_SPELLINGS)}
+    if any(_SIGN.fullmatch(text) for text in texts):
+        words -= {""}
+    return {text for text in texts if _bare(text) in words}
+
+
+def _bare(text: str) -> str:
+    return _DRESS.sub("", text.casefold()).strip("<>")
 
 
 def is_date(value: object) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from persam_monai.clinical import RESERVED_COLUMNS, is_missing
-from persam_monai.clinical.cells import DOUBTFUL_SPELLINGS, is_date
+from persam_monai.clinical.cells import DOUBTFUL_SPELLINGS, is_date, unknown_among
 from persam_monai.cohort.tables import CellFault, Table, read_table
 from persam_monai.cohort.tables.table import as_text
 from persam_monai.drafting.classes import one_spelling
@@ -62,11 +62,12 @@ class Patients:
     Args:
         path: of the table.
         slides: number of rows.
-        labels: one per patient, ``None`` where it is missing; in one spelling each.
+        labels: one per patient, ``None`` where it is missing or looks like "not known"; in one spelling each.
         columns: those that are not reserved, in order.
         point: whether a text file separates its cells by commas, so that numbers have a point unless told otherwise.
         uneven: rows that are not as long as the header, and were left out.
         spellings: notes about classes that are written in several ways.
+        unknown: labels that look like "not known", with their number of rows.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class Patients:
     point: bool
     uneven: int = 0
     spellings: tuple[str, ...] = ()
+    unknown: Counter[str] = field(default_factory=Counter, repr=False)
 
 
 def read_patients(path: Path) -> Patients:
@@ -92,10 +94,12 @@ def read_patients(path: Path) -> Patients:
         # A row without patient is an error of the table that the check reports; here it is a patient of its own.
         rows_of.setdefault(row.text("patient_id") or f"\n{index}", []).append(index)
     groups = list(rows_of.values())
-    by_row = _column(table, "label", [[index] for index in range(len(table.rows))]).known
-    spellings = one_spelling(Counter(as_text(label) for label in by_row))
+    by_row = _column(table, "label", [[index] for index in range(len(table.rows))])
+    counts = Counter(as_text(label) for label in by_row.known)
+    unknown = by_row.doubtful + Counter({text: counts.pop(text) for text in unknown_among(counts.keys())})
+    spellings = one_spelling(counts)
     labels = _column(table, "label", groups).cells
-    texts = tuple(None if label is None else spellings.chosen[as_text(label)] for label in labels)
+    texts = tuple(None if label is None else spellings.chosen.get(as_text(label)) for label in labels)
     different = len(set(texts) - {None})
     if different < _MINIMUM_CLASSES:
         raise UserError(
@@ -103,7 +107,9 @@ def read_patients(path: Path) -> Patients:
             f"classes.{''.join(f' {note}' for note in spellings.notes)}"
         )
     columns = tuple(_column(table, name, groups) for name in table.columns if name and name not in RESERVED_COLUMNS)
-    return Patients(path, len(table.rows), texts, columns, table.point_only, len(table.uneven), spellings.notes)
+    return Patients(
+        path, len(table.rows), texts, columns, table.point_only, len(table.uneven), spellings.notes, unknown
+    )
 
 
 def _check_header(table: Table) -> None:

@@ -19,7 +19,7 @@ from persam_monai.drafting.heading import heading
 from persam_monai.drafting.kinds import Guess, guess_kind
 from persam_monai.drafting.leaks import find_leak
 from persam_monai.drafting.marks import identifying
-from persam_monai.drafting.names import afterwards, personal
+from persam_monai.drafting.names import afterwards, bookkeeping, personal
 from persam_monai.drafting.numbers import decimal_of
 from persam_monai.drafting.text import comment, set_aside, variable
 from persam_monai.errors import raise_together
@@ -119,7 +119,7 @@ def _few_vary(column: Column) -> bool:
 
 
 def _leaking(column: Column, guess: Guess, labels: Sequence[str | None]) -> str | None:
-    """Why a variable would teach a model nothing but to read the answer."""
+    """Why a variable would teach a model to read the answer, or how the study was done."""
     leak = find_leak(guess.values, labels, absence=not column.unreadable)
     if leak is not None:
         return (
@@ -131,6 +131,8 @@ def _leaking(column: Column, guess: Guess, labels: Sequence[str | None]) -> str 
             "SUSPECTED LEAK by its name: treatment, response, outcome and follow-up come after the diagnosis. Is it "
             "known before the diagnosis is, and without it? Only then take it in"
         )
+    if bookkeeping(column.name):
+        return "bookkeeping of a study by its name (a split, cohort or batch), and nothing of the patient"
     return None
 
 

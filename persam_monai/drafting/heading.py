@@ -59,6 +59,9 @@ def _classes(patients: Patients) -> list[str]:
     lines = ["", *comment(f"Patients: {listed}{without}. The order of the classes is free.")]
     for note in patients.spellings:
         lines += comment(note)
+    if patients.unknown:
+        listed = ", ".join(f"{quoted(text)} (rows: {rows})" for text, rows in sorted(patients.unknown.items()))
+        lines += comment(f'Labels that look like "not known": {listed}. Leave these rows out, or add them to classes.')
     return [*lines, f"classes: {flow(sorted(counts))}"]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the name of a column gives away: that it holds a person, a remark, or what came after the diagnosis."""
+"""What the name of a column gives away: a person, a remark, what came after the diagnosis, or a study's bookkeeping."""
 
 from __future__ import annotations
 
@@ -26,9 +26,19 @@ _REMARK_WORDS = frozenset({"note", "notes"})
 _AFTERWARDS = re.compile(
     r"surviv|überleb|ueberleb|vital[ _-]?stat|death|deceased|verstorben|todes|gestorben|follow[ _-]?up|nachsorge"
     r"|relaps|rezidiv|recurren|progression|respon[sd]|remission|therap|treatment|behandlung|outcome"
+    r"|censor|zensier|mortalit|last[ _.-]*(info|contact|seen|known|alive)|(days|weeks|months)[ _.-]to[ _.-]"
 )
 _AFTERWARDS_WORDS = frozenset(
-    {"os", "pfs", "dfs", "efs", "rfs", "dss", "ttp", "tod", "dead", "died", "alive", "lebt", "event", "censored"}
+    {"os", "pfs", "dfs", "efs", "rfs", "dss", "pfi", "dfi", "ttp", "tod", "dead", "died", "alive"} | {"lebt", "expired"}
+)
+# Names that consist of nothing but such words, the first of which must be there: cardiac_event_history, skin_fold and
+# stress_test are clinical.
+_EVENT = frozenset({"event"}), frozenset({"time", "to", "status", "indicator", "flag", "observed", "days", "months"})
+_BOOKKEEPING = (
+    frozenset({"train", "training", "test", "testing", "validation", "holdout", "split", "fold", "kfold", "partition"})
+    | {"set", "subset", "dataset", "trainset", "testset", "cohort", "kohorte", "batch"},
+    frozenset({"val", "dev", "cv", "or", "and", "is", "in", "data", "id", "no", "nr", "number", "index", "internal"})
+    | {"external", "random", "study"},
 )
 
 
@@ -60,4 +70,14 @@ def personal(name: str) -> str | None:
 
 def afterwards(name: str) -> bool:
     """Whether a column is called like a treatment, an outcome or a follow-up."""
-    return bool(_AFTERWARDS.search(name.casefold()) or words_of(name) & _AFTERWARDS_WORDS)
+    return bool(_AFTERWARDS.search(name.casefold()) or words_of(name) & _AFTERWARDS_WORDS or _only(name, *_EVENT))
+
+
+def bookkeeping(name: str) -> bool:
+    """Whether a column is called like a part of a study: a split, a cohort, a batch."""
+    return _only(name, *_BOOKKEEPING)
+
+
+def _only(name: str, telling: frozenset[str], others: frozenset[str]) -> bool:
+    words = words_of(name)
+    return bool(words & telling) and words <= telling | others

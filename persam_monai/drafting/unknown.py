@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from persam_monai.clinical.cells import unknown_among
 from persam_monai.clinical.numbers import NumberFormat, number_or_none
 from persam_monai.cohort.tables.table import as_text
 from persam_monai.drafting.columns import Cell, Column
@@ -18,15 +19,6 @@ from persam_monai.drafting.text import scalar
 
 Code = str | float
 
-# In lower case without points and spaces. "Unclear" and "indeterminate" are results, and not here.
-_WORDS = frozenset(
-    {"unbekannt", "unbek", "unb", "keineangabe", "keineangaben", "ka", "nb", "nd", "na", "entfällt", "fehlt"}
-    | {f"nicht{what}" for what in ("erhoben", "bekannt", "bestimmt", "durchgeführt", "beurteilbar", "angegeben")}
-    | {f"nicht{what}" for what in ("vorhanden", "verfügbar", "untersucht", "dokumentiert", "getestet", "gemacht")}
-    | {f"not{what}" for what in ("done", "known", "recorded", "reported", "assessed", "evaluated", "determined")}
-    | {f"not{what}" for what in ("tested", "applicable", "available", "performed", "measured", "documented", "stated")}
-    | {"unknown", "unk", "nodata", "noinformation", "nk", "n/d", "n/b", "k/a", "??", "???", "missing", "undefined"}
-)
 _UNSTAGED = re.compile(r"(?P<prefix>[cpyr]{0,2}[tnmgrlv])x", re.IGNORECASE)  # of the TNM classification, and of grades
 _UNKNOWN_STAGE = ("x", "X")  # beside levels with an order
 _NUMBERS = 0.8  # of the known cells: as for a quantity, whose codes are told by its values
@@ -64,7 +56,8 @@ def quoted(code: Code | Sequence[Code]) -> str:
 
 def _without_words(column: Column) -> tuple[Column, Counter[Code]]:
     texts = {cell for cell in column.known if isinstance(cell, str)}
-    unknown = {text for text in texts if _looks_unknown(text, texts)}
+    unknown = unknown_among(texts)
+    unknown |= {text for text in texts if _unstaged(text, texts - unknown)}
     spelled: dict[str, str] = {}  # one spelling is enough: codes are compared in any case
     counts: Counter[Code] = Counter()
     for cell in column.known:
@@ -73,20 +66,13 @@ def _without_words(column: Column) -> tuple[Column, Counter[Code]]:
     return replace(column, cells=tuple(None if cell in unknown else cell for cell in column.cells)), counts
 
 
-def _looks_unknown(text: str, others: Collection[str]) -> bool:
-    """Whether one of several texts means "not known", among the others."""
-    if _is_word(text):
-        return True
+def _unstaged(text: str, others: Collection[str]) -> bool:
+    """Whether a text says that a stage or grade is not known, among the others."""
     staged = _UNSTAGED.fullmatch(text)
     if staged is not None:
         stage = re.compile(f"({re.escape(staged['prefix'])})?(is|[0-4].*)", re.IGNORECASE)
         return any(stage.fullmatch(other) for other in others)
-    rest = sorted(other for other in others if other not in _UNKNOWN_STAGE and not _is_word(other))
-    return text in _UNKNOWN_STAGE and in_order(rest) is not None
-
-
-def _is_word(text: str) -> bool:
-    return re.sub(r"[.\s]", "", text.casefold()) in _WORDS
+    return text in _UNKNOWN_STAGE and in_order(sorted(set(others) - set(_UNKNOWN_STAGE))) is not None
 
 
 def _number(cell: Cell, form: NumberFormat) -> float | None:

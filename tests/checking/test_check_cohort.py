@@ -196,6 +196,19 @@ def test_what_is_odd_is_remarked_on(tmp_path: Path) -> None:
     assert "sex:" not in text
 
 
+def test_levels_and_classes_that_look_unknown_are_remarked_on(tmp_path: Path) -> None:
+    rows = many()
+    for row in rows:
+        row[2] = "'--" if row[0] in ("P3", "P7") else row[2]
+        row[5] = "[Unknown]" if row[0] == "P5" else row[5]
+    schema = SCHEMA.replace("axilla]", 'axilla, "[Unknown]"]').replace("FL]", 'FL, "\'--"]')
+    cohort = load_cohort(write(tmp_path / "data", rows, schema=schema))
+    remarks = [remark.removeprefix("  - ") for remark in describe_records(cohort)]
+    assert [remark for remark in remarks if remark.startswith("site:") and '["[Unknown]"]' in remark]
+    assert [remark for remark in remarks if remark.startswith("classes:") and "'--" in remark]
+    assert not [remark for remark in describe_records(cohort, inference=True) if "not known" in remark]
+
+
 def test_columns_that_the_schema_does_not_have_are_named(run: Run, tmp_path: Path) -> None:
     done = run(write(tmp_path / "data", [[*row, "x"] for row in many()], [*HEADER, "hobby"]))
     assert "hobby" in done.stderr

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from persam_monai.drafting.names import afterwards, personal
+from persam_monai.drafting.names import afterwards, bookkeeping, personal
 from tests.drafting.conftest import Drafted
 
 Draft = Callable[..., Drafted]
@@ -62,12 +62,15 @@ def test_a_column_called_so_is_set_aside_and_shown_nowhere(drafted: Draft, name:
             "pathological_t",
         ),
         *("eventration", "hepatoid", "photo", "zipper", "sport"),
+        *("cardiac_event_history", "thromboembolic event", "last_menstrual_period", "time_to_positivity"),
+        *("skin_fold", "fold_change", "stress_test", "test_result", "hiv_test", "data_source", "number", "in_situ"),
         *("HLA-DR", "HLA_DR", "hlaDR", "HLA DR", "DR3", "DRB1", "drug"),
     ],
 )
 def test_clinical_names_say_nothing_of_persons_or_outcomes(name: str) -> None:
     assert personal(name) is None
     assert not afterwards(name)
+    assert not bookkeeping(name)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,8 @@ def test_clinical_names_say_nothing_of_persons_or_outcomes(name: str) -> None:
     [
         *("os_months", "OS", "pfs", "vital_status", "Vitalstatus", "death", "Tod", "Todesursache", "survival_days"),
         *("followup", "follow_up_months", "relapse", "Rezidiv", "response", "therapy", "Therapie", "treatment_arm"),
+        *("event", "time_to_event", "EventStatus", "Censorship", "censored", "overall_survival_days", "days_to_death"),
+        *("days_to_last_information", "last_contact", "mortality", "PFI", "vitalStatus"),
     ],
 )
 def test_outcomes_are_suspected_by_their_name_and_can_be_taken_in(drafted: Draft, name: str) -> None:
@@ -83,6 +88,29 @@ def test_outcomes_are_suspected_by_their_name_and_can_be_taken_in(drafted: Draft
     assert "SUSPECTED LEAK by its name" in draft.comment_on(name)
     draft.file.write_text(draft.text.replace(f"    # {name}: {{", f"    {name}: {{"), encoding="utf-8")
     assert draft.cohort().schema.variable_names == ["age", name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train",
+        "isTrain",
+        "test",
+        "split",
+        "train/test split",
+        "cv_fold",
+        "fold_1",
+        "set",
+        "TestSet",
+        "cohort",
+        "batch_no",
+    ],
+)
+def test_bookkeeping_is_set_aside_by_its_name_and_can_be_taken_in(drafted: Draft, name: str) -> None:
+    draft = drafted({name: ["A", "B", "C"] * (ROWS // 3), **AGE})
+    assert list(draft.variables) == ["age"]
+    assert "bookkeeping" in draft.comment_on(name)
+    assert f"    # {name}: {{kind: categorical" in draft.text.replace('"', "")
 
 
 def test_the_heading_always_warns_of_results(drafted: Draft) -> None:

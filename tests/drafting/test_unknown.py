@@ -34,6 +34,10 @@ def repeated(*cells: str) -> list[str]:
         (("1", "2", "3", "2", "9"), "ordinal", ["1", "2", "3"], "[9]"),
         (("neg", "pos", "pos", "nicht erhoben"), "binary", ["neg", "pos"], '["nicht erhoben"]'),
         (("neck", "neck", "groin", "axilla", "N.B.", "n.b."), "categorical", ["neck", "axilla", "groin"], '["N.B."]'),
+        (("G1", "G1", "G2", "[Not Available]"), "binary", ["G1", "G2"], '["[Not Available]"]'),
+        (("a", "a", "b", "<unknown>", "(not reported)"), "binary", ["a", "b"], '["<unknown>", "(not reported)"]'),
+        (("a", "a", "b", "'--", "--"), "binary", ["a", "b"], '["\'--", "--"]'),
+        (("a", "a", "b", '"[not_evaluated]"'), "binary", ["a", "b"], r'["\"[not_evaluated]\""]'),
     ],
 )
 def test_what_looks_unknown_is_no_level(
@@ -54,12 +58,28 @@ def test_what_looks_unknown_is_no_level(
 
 @pytest.mark.parametrize(
     "cells",
-    [("A", "B", "AB", "0"), ("clear", "unclear", "mixed"), ("-3.5", "-1", "-9.5", "2"), ("RX", "MX", "C3")],
+    [
+        *(("A", "B", "AB", "0"), ("clear", "unclear", "mixed"), ("-3.5", "-1", "-9.5", "2"), ("RX", "MX", "C3")),
+        *(("--", "+", "++"), ("-/-", "+/-", "+/+"), ("(-)", "(+)", "+"), ("<", ">", "="), ("<5", "5-9", "[10]")),
+    ],
 )
 def test_values_are_not_taken_for_unknown(drafted: Draft, cells: tuple[str, ...]) -> None:
     draft = drafted({"x": repeated(*cells)})
     assert "not known" not in draft.text
     draft.cohort()
+
+
+def test_a_column_of_few_numbers_among_codes_is_numeric(drafted: Draft) -> None:
+    draft = drafted({"pack_years": [str(i) if i % 5 == 0 else "[Not Available]" for i in range(60)]})
+    assert draft.variables["pack_years"]["kind"] == "numeric"
+    assert 'missing_codes: ["[Not Available]"]' in draft.comment_on("pack_years")
+
+
+@pytest.mark.parametrize("label", ["'--", "[Unknown]", "unknown"])
+def test_a_label_that_looks_unknown_is_no_class(drafted: Draft, label: str) -> None:
+    draft = drafted({"label": repeated("FL", "DLBCL", label), "age": [str(40 + 2 * i) for i in range(18)]})
+    assert yaml.safe_load(draft.text)["classes"] == ["DLBCL", "FL"]
+    assert f'"{label}" (rows: 6)' in draft.text
 
 
 def test_a_code_of_several_variables_is_proposed_once_for_all(drafted: Draft) -> None:
