@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands between MONAI's command line and the person who types it: error messages and misspelt overrides."""
+"""What stands between MONAI's command line and who types it: error messages, misspelt overrides, texts as typed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from tqdm import tqdm
 
-from persam_monai.errors import UserError
+from persam_monai.errors import UserError, raise_together
 from persam_monai.overrides import check_overrides
 from persam_monai.privacy import keep_errors_off_logs
 from persam_monai.settings import check_settings, is_null, is_yes
@@ -34,13 +34,14 @@ RUN_ARGUMENTS = (
     "tracking",
     "args_file",
 )
-# Settings that name files; Python Fire must leave them as they were typed.
-PATHS = frozenset(
+# Settings that are text, even where they look like a number to Python Fire.
+TEXTS = frozenset(
     {
         *("dataset_dir", "table", "folds_file", "slide", "model", "extractor_weights", "index_dir"),
-        *("output_dir", "evaluation_dir", "inference_dir", "features_dir"),
+        *("output_dir", "evaluation_dir", "inference_dir", "features_dir", "experiment_name", "run_name"),
     }
 )
+_EVALUATED = ("$", "@", "%")  # what MONAI's expressions, references and macros begin with
 INTERRUPTED = (
     "Interrupted. A training goes on from its last epoch with --resume true, an extraction with the same command."
 )
@@ -49,15 +50,16 @@ INTERRUPTED = (
 def begin(config: Mapping[str, Any], debug: bool | str = False) -> None:
     """The first line of every config's ``initialize``.
 
-    Refuses overrides that no config key answers to, and makes the command line end with the message of our own error
-    alone. That is on the screen only: no log gets it.
+    Refuses overrides that no config key answers to, sets texts as they were typed, and makes the command line end with
+    the message of our own error alone. That is on the screen only: no log gets it.
 
     Args:
         config: what is run, see :func:`running_config`.
         debug: keep the traceback of our own errors.
 
     Raises:
-        UserError: names the unknown override and the key that was probably meant, or settings that are not possible.
+        UserError: names the unknown override and the key that was probably meant, or settings that are not possible or
+            not what was given.
     """
     keep_errors_off_logs()
     _quieten_engines()
@@ -66,7 +68,7 @@ def begin(config: Mapping[str, Any], debug: bool | str = False) -> None:
     given = _typed(sys.argv)
     if given is not None:
         check_overrides(given.config_files, given.overrides)
-        _check_words(given)
+        config = _set_as_typed(given, config)
     if "evaluating" in config and "training" not in config:
         raise UserError(
             "evaluate.json changes train.json and does not stand alone: --config_file "
@@ -74,25 +76,38 @@ def begin(config: Mapping[str, Any], debug: bool | str = False) -> None:
         )
     if "cache_gb" in config and str(config["source"].get("_target_")).endswith("SlidePatches"):
         raise UserError("frozen.json changes the config before it: name it behind train.json or inference.json.")
+    texts = {name: str(config[name]) for name in sorted(TEXTS & config.keys())}
+    altered = [name for name, text in texts.items() if "::" in text and not text.startswith(_EVALUATED)]
+    raise_together(
+        "MONAI reads # as :: where it is not typed on the command line; choose names without both",
+        [f"{name} would be read as {texts[name]!r}" for name in altered],
+    )
     check_settings(config)
 
 
 def running_config() -> dict[str, Any]:
     """The config that is being run, with all files merged and all overrides applied, before anything is evaluated.
 
-    For use in a config's expressions. MONAI hands an expression no reference to the whole config; the parser that
-    evaluates it is found among the callers.
+    For use in a config's expressions.
 
     Raises:
         RuntimeError: if no config is being evaluated.
     """
+    parser = _running_parser()
+    if parser is None:
+        raise RuntimeError("running_config() is for the expressions of a config that MONAI is running.")
+    return copy.deepcopy(parser.get())
+
+
+def _running_parser() -> ConfigParser | None:
+    """The parser that evaluates the expression that is being run, which gets no reference to it: among the callers."""
     frame = inspect.currentframe()
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, ConfigParser):
-            return copy.deepcopy(caller.get())
+            return caller
         frame = frame.f_back
-    raise RuntimeError("running_config() is for the expressions of a config that MONAI is running.")
+    return None
 
 
 def user_error_in(error: BaseException | None) -> UserError | None:
@@ -173,12 +188,27 @@ def _typed(argv: Sequence[str]) -> Typed | None:
     return Typed([str(file) for file in files], overrides, typed)
 
 
-def _check_words(given: Typed) -> None:
-    """Refuse paths that Python Fire has taken for numbers or tuples: it would read ``2024_01`` as 202401."""
-    for name in PATHS & given.words.keys():
-        word, value = given.words[name], given.overrides.get(name)
-        if value is not None and not isinstance(value, str) and not is_null(word):
-            raise UserError(f"--{name} {word} would be read as {value!r}. Write it as a path: --{name} ./{word}")
+def _set_as_typed(given: Typed, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Set the running config's texts as they were typed, and return the config.
+
+    Python Fire reads ``2024_01`` as 202401 and ``run#1`` as ``run``, and MONAI reads ``./run#1`` as ``./run::1``.
+    """
+    parser = _running_parser()
+    if parser is None:
+        return config
+    for option, value in given.overrides.items():
+        name, word = option.lstrip("+"), given.words.get(option)
+        text = word if word and word[0] not in "'\"" else value  # from an args_file, or in quotes within quotes
+        is_text = isinstance(text, str) and (name in TEXTS or isinstance(value, str))
+        if name in parser and is_text and not is_null(text) and not text.startswith(_EVALUATED):
+            parser[name] = _expression(text) if re.search("#|::", text) else text
+    parser.parse()
+    return parser.get()
+
+
+def _expression(text: str) -> str:
+    """A text as an expression of MONAI, which leaves what it evaluates to as it is."""
+    return "$" + re.sub("[#@%]", lambda sign: rf"\x{ord(sign[0]):x}", repr(text))
 
 
 def _is_flag(word: str) -> bool:

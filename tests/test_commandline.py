@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from monai.bundle import ConfigParser
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from persam_monai import commandline
 from persam_monai.commandline import _typed
@@ -230,16 +230,82 @@ def test_evaluating_alone_says_what_it_needs(begun: Callable[..., None]) -> None
         begun("pytest", config={"evaluating": "$1"})
 
 
-@pytest.mark.parametrize("word", ["2024_01", "1e3", "0x10", "1.10", "a,b"])
-def test_a_path_that_would_be_read_as_a_number_is_refused(
-    begun: Callable[..., None], tmp_path: Path, word: str
-) -> None:
-    config = tmp_path / "paths.json"
-    config.write_text(json.dumps({"output_dir": "output"}))
-    words = [PROGRAM, "run", "training", "--config_file", str(config), "--output_dir"]
-    with pytest.raises(UserError, match=re.escape(f"--output_dir ./{word}")):
-        begun(*words, word)
-    begun(*words, f"./{word}")
+@pytest.fixture
+def started(begun: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ConfigParser]:
+    """A config that MONAI has begun to run with one option."""
+
+    def start(option: str, word: str, value: object, by: str = "command line") -> ConfigParser:
+        config = {
+            "imports": ["$import persam_monai"],
+            **{"output_dir": "output", "run_name": "training", "extractor": {"path": "model.ts"}},
+            "initialize": ["$persam_monai.commandline.begin(persam_monai.commandline.running_config())"],
+            **{
+                "folder": "$str(@output_dir) + '/models'",
+                "holder": {"_target_": "builtins.dict", "own": "@output_dir"},
+            },
+        }
+        (tmp_path / "texts.json").write_text(json.dumps(config))
+        (tmp_path / "args.json").write_text(json.dumps({option: word}))
+        begun("pytest")
+        words = ["--args_file", str(tmp_path / "args.json")] if by == "args_file" else [f"--{option}", word]
+        program = [PROGRAM, "run", "--config_file", str(tmp_path / "texts.json"), *words]
+        monkeypatch.setattr(sys, "argv", program if by != "program" else ["notebook"])
+        workflow = ConfigWorkflow(program[3], [], False, workflow_type=None, **{option: value})
+        workflow.initialize()
+        return workflow.parser
+
+    return start
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("2024_01", "1e3", "0x10", "1.10", "a,b", "[a]", "{a}"),
+        *(
+            "run#1",
+            "./run#1",
+            "/a b/run #1",
+            "run # 1",
+            "#",
+            "a::b",
+            r"a\#b",
+            "50%#2 @x",
+            "it's #1",
+            "ﬁle",
+            "a b ",
+            "what?",
+        ),
+    ],
+)
+@pytest.mark.parametrize("option", ["output_dir", "run_name"])
+def test_a_path_or_name_is_what_was_typed(started: Callable[..., ConfigParser], option: str, word: str) -> None:
+    parser = started(option, word, DefaultParseValue(word))
+    assert parser.get_parsed_content(option) == word
+    if option == "output_dir":
+        assert parser.get_parsed_content("folder") == f"{word}/models"
+        assert parser.get_parsed_content("holder") == {"own": word}
+
+
+def test_so_is_any_other_text(started: Callable[..., ConfigParser]) -> None:
+    parser = started("extractor#path", "model #2.ts", "model")
+    assert parser.get_parsed_content("extractor#path") == "model #2.ts"
+
+
+@pytest.mark.parametrize(("word", "value"), [("'run #1'", "run #1"), ("None", "output"), ("$'run' + '1'", "run1")])
+def test_what_is_not_meant_as_typed_is_read(started: Callable[..., ConfigParser], word: str, value: str) -> None:
+    given = "output" if word == "None" else DefaultParseValue(word)  # MONAI drops None
+    assert started("output_dir", word, given).get_parsed_content("output_dir") == value
+
+
+def test_an_args_file_is_taken_at_its_word(started: Callable[..., ConfigParser]) -> None:
+    assert started("output_dir", "run#1", "run#1", by="args_file").get_parsed_content("folder") == "run#1/models"
+
+
+def test_a_program_is_told_what_monai_makes_of_its_path(started: Callable[..., ConfigParser]) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        started("output_dir", "run#1", "run#1", by="program")
+    assert "output_dir would be read as 'run::1'" in str(commandline.user_error_in(caught.value))
+    assert started("output_dir", "run 1", "run 1", by="program").get_parsed_content("folder") == "run 1/models"
 
 
 def test_logging_an_exception_object_is_let_alone(begun: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:

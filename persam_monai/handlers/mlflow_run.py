@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from ignite.engine import Engine, Events
 from mlflow.entities import Param, RunStatus
@@ -238,5 +239,14 @@ def local_store(output_dir: str | os.PathLike[str]) -> str:
     """The address of the SQLite database in ``output_dir``.
 
     MONAI's own helper percent-encodes it, and MLflow's artefacts would then stand in a folder of the encoded name.
+
+    Raises:
+        UserError: if the address would be that of another folder.
     """
-    return f"sqlite:///{os.path.abspath(str(output_dir))}/mlflow.db"
+    folder = os.path.abspath(str(output_dir))
+    if ("?" in folder or unquote(folder) != folder) and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise UserError(
+            f"--output_dir {output_dir}: MLflow would read ? and % in the address of its database there as signs of an "
+            "address. Choose a folder without them, or name a store with --tracking_uri."
+        )
+    return f"sqlite:///{folder}/mlflow.db"

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -282,7 +283,7 @@ def test_of_a_model_only_hash_settings_and_sizes_are_logged(
     assert json.loads(artefact(uri, "model_description.json")) == wanted
 
 
-@pytest.mark.parametrize("name", ["my output", "Müller"])
+@pytest.mark.parametrize("name", ["my output", "Müller", "run #1", "100 %"])
 def test_everything_stays_in_the_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
@@ -290,3 +291,12 @@ def test_everything_stays_in_the_folder_whatever_its_name(tmp_path: Path, name: 
         pass
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert list((folder / "mlruns").rglob("config.json"))
+
+
+@pytest.mark.parametrize("name", ["what?x", "50%20"])
+def test_a_folder_whose_address_is_anothers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match=rf"--output_dir .*{re.escape(name)}.*--tracking_uri"):
+        local_store(tmp_path / name)
