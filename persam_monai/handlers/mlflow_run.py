@@ -15,11 +15,20 @@ MLflow may be a server that many can read, so no clinical value, level, patient 
 
 MLflow itself adds the names of run and experiment as they were given, times, the status, the place of the artefacts and
 the user ``unknown``.
+
+What MLflow does not take during a run is kept in a file, see :class:`MLflowRun`. Each line is a JSON object with
+``tracking_uri`` (without a password), ``run_id`` and the arguments of :func:`send`, of one value:
+
+* ``kind``: ``metric``, ``artifact`` or ``status``;
+* ``name`` and ``value``: of the metric; name and content of the file; ``status`` and one of MLflow's statuses;
+* ``step``: the epoch of a metric, else 0;
+* ``timestamp``: milliseconds since 1970.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import os
@@ -27,18 +36,18 @@ import re
 import signal
 import socket
 import sys
-import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from ignite.engine import Engine, Events
-from mlflow.entities import Param, RunStatus
-from mlflow.exceptions import MlflowException
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunStatus
 from monai.handlers import MLFlowHandler
 
 from persam_monai.errors import UserError
@@ -52,6 +61,11 @@ stop_signals: list[int] = []
 
 HOST_TAG, PROCESS_TAG = "persam.host", "persam.process"
 LONGEST_PARAMETER = 500  # characters, MLflow's own limit on some servers
+
+# Once MLflow has failed: seconds between two tries, and how they are limited to seconds where MLflow's defaults take
+# minutes. A training spends about 2 % of its time on them at most.
+RETRY_AFTER = 600
+BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 HASHED = {"fold_assignment", "clinical_schema"}  # settings that are hashes without a key
 WITHHELD = ("record", "slide")  # settings of an inference that name a patient or say something of one
@@ -68,12 +82,17 @@ class MLflowRun(MLFlowHandler):
     is a context manager around the whole work: it ends FINISHED, FAILED or KILLED with it. Runs of this machine whose
     process was killed are found and marked FAILED when the next one starts.
 
+    A run that cannot be opened is an error. Later the work matters more than its tracking: when MLflow fails, that is a
+    warning, and what it did not take is kept in a file. Metrics are tried again after some minutes, and whatever is
+    sent at the end is tried once.
+
     Args:
         tracking_uri: where to log; the environment variable ``MLFLOW_TRACKING_URI`` wins.
         experiment_name: the experiment.
         run_name: name of the run.
         settings: logged as parameters, by name; hashes without a key as their pseudonyms.
         config: logged as the artefact ``config.json``, without what may name a patient.
+        unsent_file: where lines are appended for what MLflow did not take.
     """
 
     def __init__(
@@ -83,10 +102,14 @@ class MLflowRun(MLFlowHandler):
         run_name: str,
         settings: Mapping[str, Any],
         config: Mapping[str, Any],
+        unsent_file: str,
     ) -> None:
         self._where = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, "run_name": run_name}
         self.settings = dict(settings)
         self.config = dict(config)
+        self.unsent_file = Path(unsent_file)
+        self._unsent: Counter[str] = Counter()  # by kind
+        self._next_try = 0.0  # on the monotonic clock
 
     @contextmanager
     def track(self) -> Iterator[MLflowRun]:
@@ -96,11 +119,12 @@ class MLflowRun(MLFlowHandler):
         try:
             try:
                 self._open()
-            except MlflowException as error:
-                place = os.environ.get("MLFLOW_TRACKING_URI") or self._where["tracking_uri"]
+            except Exception as error:  # stores raise MLflow's, MONAI's, SQLAlchemy's and Python's own
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise UserError(
-                    f"MLflow cannot log to {place}: {error}. Check --tracking_uri and the environment variable "
-                    "MLFLOW_TRACKING_URI, which wins."
+                    f"MLflow cannot log to {self._address}: {_without_passwords(reason)}. Check --tracking_uri and the "
+                    "environment variable MLFLOW_TRACKING_URI, which wins; the --experiment_name, which must not have "
+                    "been deleted; and for a database, that Python's package for it is installed."
                 ) from error
             yield self
             status = RunStatus.FINISHED
@@ -110,8 +134,21 @@ class MLflowRun(MLFlowHandler):
         finally:
             restore()
             if hasattr(self, "client"):
-                self.run_finish_status = RunStatus.to_string(status)
-                self.close()
+                if self.cur_run:
+                    self._send("status", {"status": RunStatus.to_string(status)})
+                self._dispose_sqlite_store()
+            if self._unsent:
+                logger.warning(
+                    "MLflow at %s did not take all of the run: %s kept in %s.",
+                    self._address,
+                    ", ".join(f"{number} × {kind}" for kind, number in self._unsent.items()),
+                    self.unsent_file,
+                )
+
+    @property
+    def _address(self) -> str:
+        """Where to log, without a password."""
+        return _without_passwords(os.environ.get("MLFLOW_TRACKING_URI") or self._where["tracking_uri"])
 
     def attach(self, engine: Engine) -> None:
         """Log the metrics of ``engine`` after every epoch."""
@@ -127,33 +164,45 @@ class MLflowRun(MLFlowHandler):
     def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
         """Log those of ``metrics`` that have a value (undefined ones are left out: not every store takes NaN)."""
         known = {name: value for name, value in metrics.items() if value is not None and value == value}
-        self._log_metrics(known, step=step)
+        self._send("metric", known, step)
 
     def log_file(self, path: str | os.PathLike[str]) -> None:
-        """Log a file as an artefact."""
-        self.client.log_artifact(self.cur_run.info.run_id, str(path))
+        """Log a text file as an artefact."""
+        self._send("artifact", {Path(path).name: Path(path).read_text(encoding="utf-8")})
 
     def log_table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Log a CSV file as an artefact that stands nowhere else."""
-        with self._new_file(name) as file, file.open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+        self._send("artifact", {name: text.getvalue()})
 
     def log_model(self, path: str | os.PathLike[str]) -> None:
         """Log what :func:`describe_for_tracking` leaves of a ``model.json``, as ``model_description.json``."""
         card = json.loads(Path(path).read_text(encoding="utf-8"))
-        self._log_text(DESCRIPTION_FILE, json.dumps(describe_for_tracking(card), indent=2))
+        self._send("artifact", {DESCRIPTION_FILE: json.dumps(describe_for_tracking(card), indent=2) + "\n"})
 
-    def _log_text(self, name: str, text: str) -> None:
-        with self._new_file(name) as file:
-            file.write_text(text + "\n", encoding="utf-8")
-
-    @contextmanager
-    def _new_file(self, name: str) -> Iterator[Path]:
-        """A place for a file of this name, which is logged when the block ends."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / name
-            yield file
-            self.log_file(file)
+    def _send(self, kind: str, values: Mapping[str, Any], step: int = 0) -> None:
+        """Send ``values``, or keep them if MLflow fails or has failed not long ago."""
+        run_id, timestamp = self.cur_run.info.run_id, int(time.time() * 1000)
+        if kind != "metric" or time.monotonic() >= self._next_try:
+            try:
+                with _brief_requests() if self._unsent else nullcontext():
+                    send(self.client, run_id, kind, values, step, timestamp)
+                return
+            except Exception as error:  # see track()
+                self._next_try = time.monotonic() + RETRY_AFTER
+                if not self._unsent:
+                    logger.warning(
+                        "MLflow at %s fails (%s). The run goes on; what MLflow does not take is kept in %s.",
+                        self._address,
+                        type(error).__name__,
+                        self.unsent_file,
+                    )
+        self._unsent[kind] += len(values)
+        self.unsent_file.parent.mkdir(parents=True, exist_ok=True)
+        entry = {"tracking_uri": self._address, "run_id": run_id, "kind": kind, "step": step, "timestamp": timestamp}
+        with self.unsent_file.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({**entry, "name": name, "value": values[name]}) + "\n" for name in values)
 
     def _open(self) -> None:
         super().__init__(**self._where, iteration_log=False)  # not before: it makes the database at once
@@ -167,8 +216,8 @@ class MLflowRun(MLFlowHandler):
         params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in settings.items()]
         self.client.log_batch(self.cur_run.info.run_id, params=params)
         config = {name: value for name, value in self.config.items() if name not in (METADATA, *WITHHELD)}
-        text = json.dumps(config, indent=2, default=str)
-        self._log_text("config.json", re.sub(r"(://[^/@:\s]*:)[^@/\s]+@", r"\1***@", text))  # no passwords
+        text = json.dumps(config, indent=2, default=str) + "\n"
+        self.client.log_text(self.cur_run.info.run_id, _without_passwords(text), "config.json")
 
     def _fail_killed_runs(self) -> None:
         """End the runs of this machine's processes that are no more."""
@@ -182,6 +231,43 @@ class MLflowRun(MLFlowHandler):
                 continue  # alive, or on a system where that cannot be told
             self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FAILED))
             logger.info("MLflow run %s was killed; it is marked FAILED.", run.info.run_name)
+
+
+def send(client: MlflowClient, run_id: str, kind: str, values: Mapping[str, Any], step: int, timestamp: int) -> None:
+    """Send what belongs to a run.
+
+    Args:
+        client: connected to the store of the run.
+        run_id: the run.
+        kind: ``metric``, ``artifact`` (text files) or ``status``.
+        values: by name; contents of the files; ``status`` and one of MLflow's statuses.
+        step: the epoch of metrics.
+        timestamp: milliseconds since 1970. A metric that is sent twice with the same one counts once.
+    """
+    if kind == "metric":
+        client.log_batch(run_id, metrics=[Metric(name, value, timestamp, step) for name, value in values.items()])
+    elif kind == "artifact":
+        for name, text in values.items():
+            client.log_text(run_id, text, name)
+    else:
+        client.set_terminated(run_id, values["status"], timestamp)
+
+
+@contextmanager
+def _brief_requests() -> Iterator[None]:
+    """Let MLflow's requests fail after :data:`BRIEF`, unless the environment says how long they may take."""
+    ours = {name: value for name, value in BRIEF.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
+
+
+def _without_passwords(text: str) -> str:
+    """``text`` with ``***`` for the password of every address in it."""
+    return re.sub(r"(://[^/@:\s]*:)[^@/\s]+@", r"\1***@", text)
 
 
 def describe_for_tracking(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,10 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -224,6 +226,31 @@ def test_a_crashed_training_is_failed_in_mlflow(dataset_dir: Path, tmp_path: Pat
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/output/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "persam"]
     assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+
+
+def test_a_training_whose_store_breaks_ends_with_its_model_and_keeps_what_was_not_sent(
+    dataset_dir: Path, tmp_path: Path
+) -> None:
+    words = command("training", TRAINING, dataset_dir=dataset_dir, output_dir=tmp_path, max_epochs=4)
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "checkpoints" / "last.pt").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        with closing(sqlite3.connect(tmp_path / "mlflow.db", timeout=60)) as connection:
+            connection.execute("ALTER TABLE metrics RENAME TO gone")
+        out, err = process.communicate()
+    assert process.returncode == 0, err[-3000:]
+    assert "Traceback" not in out + err
+    assert (tmp_path / "models" / "model.pt").is_file()
+    unsent = tmp_path / "checkpoints" / "unsent_tracking.jsonl"
+    kept = [json.loads(line) for line in unsent.read_text().splitlines()]
+    assert {line["kind"] for line in kept} == {"metric"}  # the store still takes artefacts and the status
+    steps = [line["step"] for line in kept if line["name"] == "train_loss"]
+    assert steps == list(range(steps[0], 5))
+    warnings = [line for line in out.splitlines() if "WARNING persam_monai.handlers.mlflow_run" in line]
+    assert len(warnings) == 2
+    assert f"{len(kept)} × metric" in warnings[-1]
+    assert out.splitlines()[-1] == warnings[-1]
 
 
 def test_inference_gives_a_slide_the_prediction_that_evaluating_gave_it(
