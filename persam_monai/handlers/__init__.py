@@ -5,7 +5,7 @@ from persam_monai.handlers.best_model import BestModelSaver
 from persam_monai.handlers.checkpoint import LastCheckpoint
 from persam_monai.handlers.mlflow_run import MLflowRun, local_store
 from persam_monai.handlers.predictions import PredictionSaver
-from persam_monai.handlers.running import FollowLoader, RaiseErrors, SeedEpochs
+from persam_monai.handlers.running import FollowLoader, RaiseErrors, SeedEpochs, shared_handler
 
 __all__ = [
     "BestModelSaver",
@@ -16,4 +16,5 @@ __all__ = [
     "RaiseErrors",
     "SeedEpochs",
     "local_store",
+    "shared_handler",
 ]

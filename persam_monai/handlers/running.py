@@ -4,12 +4,23 @@
 from __future__ import annotations
 
 import sys
+from typing import TypeVar
 
 import torch
 from ignite.engine import Engine, Events
 
 from persam_monai.data import generator_for
 from persam_monai.handlers.mlflow_run import stop_signals
+
+Handler = TypeVar("Handler")
+
+
+def shared_handler(handler: Handler) -> Handler:
+    """A handler that other parts of a config use too, as an entry of a list of handlers.
+
+    MONAI's ``check_properties`` reads ``_target_`` of every entry, which a bare reference does not have.
+    """
+    return handler
 
 
 class RaiseErrors:
