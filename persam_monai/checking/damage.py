@@ -70,9 +70,8 @@ def touched_tiles(
     Returns:
         ``int64 [n, 2]`` column and row of each tile, row by row.
     """
-    furthest = (cells.choices - 1) // cells.run * cells.step + (cells.choices - 1) % cells.run  # [N, 2]
-    first = cells.origins // tile
-    last = np.minimum(cells.origins + furthest + region, dimensions) - 1
+    first = cells.pixels(cells.origins) // tile
+    last = np.minimum(cells.pixels(cells.origins + cells.choices - 1) + region, dimensions) - 1  # [N, 2]
     span = last // tile - first + 1  # [N, 2]
     columns, rows = (-(-side // step) for side, step in zip(dimensions, tile, strict=True))
     touched = np.zeros((rows, columns), bool)

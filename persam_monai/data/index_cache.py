@@ -26,7 +26,7 @@ from persam_monai.slides.packed import PackedMask
 logger = logging.getLogger(__name__)
 
 PAIRS = ("run", "step", "downsample", "extent")  # of PatchCells: a value for x and one for y
-FORM = 2  # of the entries and of the way tissue is found; whoever changes either counts on
+FORM = 3  # of the entries and of the way tissue is found; whoever changes either counts on
 
 
 def index_home() -> str | None:

@@ -14,7 +14,7 @@ from persam_monai.slides.slide import Slide
 from persam_monai.slides.tissue import TissueMask
 
 SAMPLING = ("snapped", "uniform", "grid")
-TRIES = 8  # places looked at for one with enough tissue; half of a cell's have it, so all but 1 in 256 succeed
+TRIES = 16  # places looked at for one with enough tissue; where a quarter of a cell's have it, 1 in 100 cells fails
 PROBES = 4  # places along x and y at which a cell is judged
 
 
@@ -22,13 +22,14 @@ PROBES = 4  # places along x and y at which a cell is judged
 class PatchCells:
     """The cells of one slide. A patch drawn from a cell begins at one of its places.
 
-    Along each axis the places of a cell come in runs of ``run`` neighbouring pixels, ``step`` pixels apart.
+    Along each axis the places of a slide come in runs of ``run`` neighbouring pixels, ``step`` pixels apart, and are
+    numbered. Cells share no place, so patches of different cells are never the same.
 
     Attributes:
-        origins: ``int32 [N, 2]`` the first place (x, y) of each cell, in pixels of the level that is read.
-        choices: ``int32 [N, 2]`` number of places along x and y.
+        origins: ``int32 [N, 2]`` number of the first place of each cell, along x and y.
+        choices: ``int32 [N, 2]`` how many places follow from there, along x and y.
         run: neighbouring places, x and y.
-        step: pixels from one run's begin to the next one's, x and y.
+        step: pixels, of the level that is read, from one run's begin to the next one's, x and y.
         downsample: level-0 pixels per pixel of that level, x and y.
         extent: width and height of a patch in level-0 pixels.
         tissue: the slide's mask.
@@ -50,26 +51,21 @@ class PatchCells:
     @property
     def corners(self) -> np.ndarray:
         """Level-0 position ``int64 [N, 2]`` of each cell's first place, x and y."""
-        return self.locations(self.origins, np.zeros_like(self.origins))
+        return self.locations(self.origins)
 
-    def locations(self, origins: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Level-0 positions of places in cells.
+    def pixels(self, places: np.ndarray) -> np.ndarray:
+        """Pixels ``[…, 2]`` of the level that is read at which the places with these numbers lie."""
+        return places // self.run * self.step + places % self.run
 
-        Args:
-            origins: ``[N, 2]`` of the cells.
-            places: ``[…, N, 2]`` numbers of places along x and y, below ``choices``.
-
-        Returns:
-            ``int64 […, N, 2]``.
-        """
-        pixels = origins + places // self.run * self.step + places % self.run
-        return np.ceil(pixels * np.array(self.downsample)).astype(np.int64)
+    def locations(self, places: np.ndarray) -> np.ndarray:
+        """Level-0 positions ``int64 […, 2]`` of the places with these numbers."""
+        return np.ceil(self.pixels(places) * np.array(self.downsample)).astype(np.int64)
 
     def locate(self, chosen: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Places of one patch in each chosen cell.
 
-        Every place of a cell is equally likely, among those with enough tissue. Where none of eight draws has it, the
-        one with most is taken.
+        Every place of a cell is equally likely, among those with enough tissue. Where none of sixteen draws has it,
+        the one with most is taken.
 
         Args:
             chosen: ``[n]`` indices of cells.
@@ -79,7 +75,7 @@ class PatchCells:
             ``int64 [n, 2]`` upper-left corners (x, y) in level-0 pixels.
         """
         draws = generator.integers(0, self.choices[chosen], size=(TRIES, len(chosen), 2))
-        tries = self.locations(self.origins[chosen], draws)  # [TRIES, n, 2]
+        tries = self.locations(self.origins[chosen] + draws)  # [TRIES, n, 2]
         locations = tries[0]
         if (self.choices == 1).all():
             return locations
@@ -107,9 +103,11 @@ def patch_cells(
         sampling: ``snapped``: of all places, those where a patch of s pixels touches only ceil(s / T) of the file's
             tiles of T pixels along each axis, so that it never costs the decoding of more tiles than it must;
             ``uniform``: all places; ``grid``: patch beside patch. Where a level has no tiles, ``snapped`` is
-            ``uniform``. Drawn from all cells alike, every place is equally likely, but for those in cells that the
-            slide's border or the tissue's cuts off.
-        min_tissue: least share of tissue in a patch, 0..1; a cell is kept if half of its places have it.
+            ``uniform``. Each cell stands for the area of a patch, so drawn from all cells alike, places are spread
+            evenly over the tissue, but for those in cells that the slide's border or the tissue's cuts off.
+        min_tissue: least share of tissue in a patch, 0..1; a cell is kept if half of its places have it. Of
+            ``snapped`` cells, as many are kept as of ``uniform`` ones, those with most such places: how many patches a
+            slide gives follows the area of its tissue and not the size of its tiles.
 
     Raises:
         UserError: if ``sampling`` is unknown, or the slide is coarser than ``mpp``.
@@ -134,24 +132,28 @@ def patch_cells(
         PackedMask.of(tissue),
         min_tissue,
     )
-    enough = _admissible(cells, tissue) >= 0.5
-    return replace(cells, origins=cells.origins[enough], choices=cells.choices[enough])
+    shares = _shares(cells, tissue)
+    admissible = (shares >= min_tissue).mean(axis=0)
+    kept = np.flatnonzero(admissible >= 0.5)
+    if sampling == "snapped":
+        count = len(patch_cells(slide, tissue, size, mpp, "uniform", min_tissue))
+        best = np.lexsort((-shares.mean(axis=0), -admissible))[: min(count, np.count_nonzero(admissible))]
+        kept = np.sort(best)
+    return replace(cells, origins=cells.origins[kept], choices=cells.choices[kept])
 
 
-def _admissible(cells: PatchCells, tissue: TissueMask) -> np.ndarray:
-    """Share ``[N]`` of each cell's places at which a patch has enough tissue, estimated at 4 × 4 of them."""
+def _shares(cells: PatchCells, tissue: TissueMask) -> np.ndarray:
+    """How much of a patch ``[16, N]`` is tissue at 4 × 4 places of each cell."""
     steps = (np.stack(np.meshgrid(*[np.arange(PROBES)] * 2), axis=-1).reshape(-1, 1, 2) + 0.5) / PROBES  # [16, 1, 2]
-    locations = cells.locations(cells.origins, (steps * cells.choices).astype(np.int64))  # [16, N, 2]
-    shares = tissue.fraction(locations.reshape(-1, 2), np.broadcast_to(cells.extent, (locations.size // 2, 2)))
-    enough: np.ndarray = (shares >= cells.min_tissue).reshape(len(locations), -1).mean(axis=0)
-    return enough
+    locations = cells.locations(cells.origins + (steps * cells.choices).astype(np.int64))  # [16, N, 2]
+    corners = locations.reshape(-1, 2)
+    return tissue.fraction(corners, np.broadcast_to(cells.extent, corners.shape)).reshape(len(steps), -1)
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """The cells along one axis, in pixels of the level."""
+    """The places along one axis, and the cells that divide them."""
 
-    pitch: int  # from one cell's origin to the next one's
     run: int
     step: int
     origins: np.ndarray
@@ -160,15 +162,16 @@ class _Axis:
     @classmethod
     def of(cls, sampling: str, side: int, tile: int, extent: int) -> _Axis:
         """Cells for patches of ``side`` pixels on an axis of ``extent`` pixels with tiles of ``tile``."""
+        run, step = 1, 1
         if sampling == "grid":
-            pitch, run, step = side, 1, side
-        elif sampling == "uniform" or not tile:
-            pitch, run, step = side, side, side
-        else:
-            tiles = math.ceil(side / tile)
-            pitch, run, step = tiles * tile, tiles * tile - side + 1, tile
-        last = extent - side  # the last place at which a patch still lies in the slide
-        origins = np.arange(0, last + 1, pitch)
-        left = last - origins  # how far the last place is from each origin
-        choices = left // step * run + np.minimum(left % step + 1, run)
-        return cls(pitch, run, step, origins, np.minimum(choices, pitch // step * run))
+            step = side
+        elif sampling == "snapped" and tile:
+            run, step = math.ceil(side / tile) * tile - side + 1, tile
+        cells, last = extent // side, extent - side  # the last pixel at which a patch still lies in the slide
+        runs = np.arange(max(last, 0) // step + 2)
+        places = np.minimum(runs * run, last // step * run + min(last % step + 1, run))  # before each run, and all
+        # A run stands for the width of its tile, so that a narrow tile at the slide's end has its share.
+        pixels = np.minimum(runs * step, extent)
+        borders = np.arange(cells + 1) * side if step == 1 else np.linspace(0, pixels[-1], cells + 1)
+        numbers = np.rint(np.interp(borders, pixels, places)).astype(np.int64)
+        return cls(run, step, numbers[:-1], np.diff(numbers))

@@ -16,7 +16,7 @@ from persam_monai.privacy import pseudonym
 from persam_monai.synthetic import write_pyramid
 from tests.data.making import Picture, cohort_of, write_slides
 
-SMALL = PatchSettings(size=32)
+PATCHES = PatchSettings()
 GOOD = ["a.tif", "b.tif"]
 BAD = {"text.tif": "not a whole-slide image", "glass.tif": "no tissue found", "missing.tif": "does not exist"}
 
@@ -37,7 +37,7 @@ def slides(tmp_path: Path, schema: ClinicalSchema, picture: Picture) -> Cohort:
 
 
 def dataset(slides: Cohort, bad_slides: BadSlides | None = None, label: str = "training") -> BagDataset:
-    return BagDataset(slides, RandomBags(2, 30), SlidePatches(SMALL), label=label, bad_slides=bad_slides)
+    return BagDataset(slides, RandomBags(2, 30), SlidePatches(PATCHES), label=label, bad_slides=bad_slides)
 
 
 def test_by_default_bad_slides_are_errors_reported_together(slides: Cohort, tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ from persam_monai.data import (
 from persam_monai.errors import UserError
 from persam_monai.synthetic import write_pyramid
 
-SMALL = PatchSettings(size=32)
+PATCHES = PatchSettings()
 
 
 @pytest.fixture(scope="module")
 def dataset(cohort: Cohort) -> BagDataset:
     """16, 16 and 4 cells in bags of 6: two, two and one bag."""
-    return BagDataset(cohort, RandomBags(6, 30, seed=5), SlidePatches(SMALL), augment=True, seed=5).prepare()
+    return BagDataset(cohort, RandomBags(6, 30, seed=5), SlidePatches(PATCHES), augment=True, seed=5).prepare()
 
 
 def batches(dataset: BagDataset, epoch: int = 1, **settings: Any) -> list[dict[str, torch.Tensor]]:
@@ -58,7 +58,7 @@ def test_a_bag_holds_its_slides_pixels_record_and_label(dataset: BagDataset) -> 
     for key in dataset.keys(epoch=3):
         item, entry = dataset[key], dataset.entries[key.slide]
         slide = tifffile.imread(entry.path, key=0)
-        wanted = [slide[y : y + 32, x : x + 32] for x, y in item["locations"]]
+        wanted = [slide[y : y + PATCHES.size, x : x + PATCHES.size] for x, y in item["locations"]]
         np.testing.assert_array_equal(item["image"], np.stack(wanted))
         np.testing.assert_array_equal(item["clinical"], entry.clinical)
         assert item["label"] == entry.label
@@ -70,18 +70,18 @@ def test_the_bags_of_an_epoch_are_known_after_looking_for_tissue(cohort: Cohort,
     assert [(key.slide, key.bag) for key in dataset.keys(0)] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
     assert len(dataset) == 5
     with pytest.raises(TypeError, match=r"prepare\(\)"):
-        len(BagDataset(cohort, RandomBags(6, 30), SlidePatches(SMALL)))
+        len(BagDataset(cohort, RandomBags(6, 30), SlidePatches(PATCHES)))
 
 
 def test_an_unlabelled_slide_has_label_minus_one(cohort: Cohort) -> None:
     unlabelled = cohort.subset([replace(cohort.entries[2], label=None)])
-    assert BagDataset(unlabelled, RandomBags(2, 1), SlidePatches(SMALL)).prepare()[BagKey(0, 0, 0)]["label"] == -1
+    assert BagDataset(unlabelled, RandomBags(2, 1), SlidePatches(PATCHES)).prepare()[BagKey(0, 0, 0)]["label"] == -1
 
 
 def test_orientations_are_random_in_training_only(cohort: Cohort, dataset: BagDataset) -> None:
     drawn = np.concatenate([dataset[key]["orientation"] for epoch in range(8) for key in dataset.keys(epoch)])
     assert set(drawn.tolist()) == set(range(8))
-    plain = BagDataset(cohort, RandomBags(6, 30), SlidePatches(SMALL)).prepare()
+    plain = BagDataset(cohort, RandomBags(6, 30), SlidePatches(PATCHES)).prepare()
     assert not any(plain[key]["orientation"].any() for key in plain.keys(1))
 
 
@@ -134,7 +134,7 @@ def test_a_batch_keeps_the_decoders_memory_layout_and_masks_its_padding(dataset:
     items = [dataset[BagKey(0, 0, 0)], dataset[BagKey(2, 0, 0)]]  # 6 and 4 patches
     batch = collate_bags(items)
     image = batch["image"]
-    assert image.shape == (2, 3, 6, 32, 32)
+    assert image.shape == (2, 3, 6, 224, 224)
     assert image.dtype == torch.uint8
     assert image.permute(0, 2, 3, 4, 1).is_contiguous()
     assert batch["mask"].tolist() == [[True] * 6, [True] * 4 + [False] * 2]
@@ -180,7 +180,7 @@ def test_all_slides_that_cannot_be_used_are_reported_together(
     names = ["text.svs", "glass.tif", "unknown.tif", "coarse.tif", "missing.svs"]
     bad = Cohort((*cohort.entries, *(entry(tmp_path / name, schema) for name in names)), schema)
     with pytest.raises(UserError) as caught:
-        BagDataset(bad, RandomBags(2, 1), SlidePatches(SMALL)).prepare()
+        BagDataset(bad, RandomBags(2, 1), SlidePatches(PATCHES)).prepare()
     lines = str(caught.value).splitlines()[1:]
     assert len(lines) == len(names)
     for line, name, cure in zip(
@@ -197,7 +197,7 @@ def test_a_slide_that_goes_bad_later_ends_with_its_own_message(
 ) -> None:
     path = tmp_path / "slide.tif"
     write_pyramid(path, picture(512, 512), mpp=0.25)
-    dataset = BagDataset(Cohort((entry(path, schema),), schema), RandomBags(2, 1), SlidePatches(SMALL)).prepare()
+    dataset = BagDataset(Cohort((entry(path, schema),), schema), RandomBags(2, 1), SlidePatches(PATCHES)).prepare()
     path.write_bytes(b"gone")
     with pytest.raises(UserError) as caught:
         batches(dataset, num_workers=num_workers)

@@ -16,14 +16,14 @@ from persam_monai.data.ring import PAGE, Ring
 from persam_monai.data.workers import Busy
 from persam_monai.errors import UserError
 
-SMALL = PatchSettings(size=32)
+PATCHES = PatchSettings()
 Batch = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def dataset(cohort: Cohort) -> BagDataset:
     """16, 16 and 4 cells in bags of 6: two, two and one bag."""
-    return BagDataset(cohort, RandomBags(6, 30, seed=5), SlidePatches(SMALL), augment=True, seed=5).prepare()
+    return BagDataset(cohort, RandomBags(6, 30, seed=5), SlidePatches(PATCHES), augment=True, seed=5).prepare()
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ class FakeWorker:
 def batches(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> BagBatches:
     """As in a worker process, with a ring of two slots."""
     dataset = BagDataset(
-        cohort, RandomBags(6, 30, seed=5), SlidePatches(SMALL), augment=True, seed=5, bad_slides=BadSlides("skip")
+        cohort, RandomBags(6, 30, seed=5), SlidePatches(PATCHES), augment=True, seed=5, bad_slides=BadSlides("skip")
     ).prepare()
     made = BagBatches(dataset, Busy(1), threads=1)
     monkeypatch.setattr("persam_monai.data.batches.get_worker_info", FakeWorker)
@@ -83,7 +83,7 @@ KEYS = [BagKey(0, 1, 0), BagKey(2, 1, 0), BagKey(1, 1, 1)]
 
 
 def test_pixels_travel_by_the_slots_number_alone(batches: BagBatches) -> None:
-    ring = Ring(1, 2, 3 * 6 * 32 * 32 * 3)
+    ring = Ring(1, 2, 3 * 6 * 224 * 224 * 3)
     batches.use(ring)
     parcel = pickle.loads(pickle.dumps(batches.__getitems__(KEYS)))
     assert parcel.image is None
@@ -103,7 +103,7 @@ def test_a_parcel_may_be_pinned_and_gives_its_slot_back(batches: BagBatches, mon
         return pinned[-1]
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    ring = Ring(1, 1, 3 * 6 * 32 * 32 * 3)
+    ring = Ring(1, 1, 3 * 6 * 224 * 224 * 3)
     batches.use(ring)
     parcel = batches.__getitems__(KEYS)
     assert parcel.slot is not None
@@ -130,7 +130,7 @@ def test_a_parcel_without_bags_may_be_pinned() -> None:
 def test_what_can_be_read_of_a_batch_travels_with_what_is_wrong_with_the_rest(
     batches: BagBatches, monkeypatch: pytest.MonkeyPatch, bad: int, ring: bool
 ) -> None:
-    memory = Ring(1, 1, 3 * 6 * 32 * 32 * 3)
+    memory = Ring(1, 1, 3 * 6 * 224 * 224 * 3)
     if ring:
         batches.use(memory)
     good = [batches.bags[key] for key in KEYS if key.slide != bad]
@@ -169,7 +169,7 @@ def test_a_batch_is_as_long_as_the_longest_bag_that_could_be_read(
 
 
 def test_if_no_bag_can_be_read_there_is_no_batch(batches: BagBatches, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = Ring(1, 1, 3 * 6 * 32 * 32 * 3)
+    memory = Ring(1, 1, 3 * 6 * 224 * 224 * 3)
     batches.use(memory)
 
     def broken(key: BagKey, *args: Any) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def test_slides_that_are_skipped_are_not_read(batches: BagBatches, monkeypatch: 
 
 
 def test_padding_is_zero_in_memory_that_was_used_before(batches: BagBatches) -> None:
-    ring = Ring(1, 1, 2 * 6 * 32 * 32 * 3)
+    ring = Ring(1, 1, 2 * 6 * 224 * 224 * 3)
     batches.use(ring)
     ring.array(0, (ring.size,))[:] = 255
     batch = batches.__getitems__(KEYS[:2]).open()

@@ -26,9 +26,9 @@ from persam_monai.data import (
 from persam_monai.errors import UserError
 from tests.data.making import Picture, cohort_of, write_slides
 
-SMALL = PatchSettings(size=32)
+PATCHES = PatchSettings()
 SIDES = {"a.tif": 1024, "b.tif": 512, "c.tif": 768, "d.tif": 512, "e.tif": 1280}
-CELLS = [16, 4, 9, 4, 25]  # tiles of 256 pixels, all tissue
+CELLS = [16, 4, 9, 4, 25]  # all tissue
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def indices(found: list[SlideIndex | UserError]) -> list[SlideIndex]:
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_worker_processes_find_the_same_in_the_order_of_the_cohort(slides: Cohort, num_workers: int) -> None:
-    alone = indices(index_slides(slides.entries, SMALL))
-    helped = indices(index_slides(slides.entries, SMALL, num_workers=num_workers))
+    alone = indices(index_slides(slides.entries, PATCHES))
+    helped = indices(index_slides(slides.entries, PATCHES, num_workers=num_workers))
     assert [len(one.cells) for one in alone] == CELLS
     for ours, theirs in zip(alone, helped, strict=True):
         assert ours.header == theirs.header
@@ -63,7 +63,7 @@ def test_what_is_wrong_with_a_slide_stands_in_its_place(
     (tmp_path / "text.tif").write_text("not a slide")
     bad = cohort_of(tmp_path, schema, ["text.tif", "missing.tif"]).entries
     entries = [slides.entries[0], bad[0], slides.entries[1], bad[1]]
-    found = index_slides(entries, SMALL, num_workers=num_workers)
+    found = index_slides(entries, PATCHES, num_workers=num_workers)
     assert [type(one) for one in found] == [SlideIndex, UserError, SlideIndex, UserError]
     assert str(bad[0].path) in str(found[1])
     assert "not a whole-slide image" in str(found[1])
@@ -97,7 +97,7 @@ def dies_on(*names: str, number: int = signal.SIGSEGV) -> object:
 def test_a_slide_that_ends_its_worker_is_an_error_like_any_other(
     slides: Cohort, names: tuple[str, ...], num_workers: int
 ) -> None:
-    found = index_slides(slides.entries, SMALL, num_workers=num_workers, index=dies_on(*names))  # type: ignore[arg-type]
+    found = index_slides(slides.entries, PATCHES, num_workers=num_workers, index=dies_on(*names))  # type: ignore[arg-type]
     for entry, one, cells in zip(slides.entries, found, CELLS, strict=True):
         if entry.slide in names:
             assert isinstance(one, UserError)
@@ -113,18 +113,18 @@ def test_a_slide_that_ends_its_worker_is_an_error_like_any_other(
 def test_a_killed_worker_points_to_the_memory(slides: Cohort) -> None:
     deadly = dies_on("b.tif", number=signal.SIGKILL)
     with pytest.raises(UserError, match=r"SIGKILL.*memory") as caught:
-        index_slides(slides.entries[:2], SMALL, num_workers=1, index=deadly)  # type: ignore[arg-type]
+        index_slides(slides.entries[:2], PATCHES, num_workers=1, index=deadly)  # type: ignore[arg-type]
     assert str(slides.entries[1].path) in str(caught.value)
 
 
 def test_what_was_found_before_a_crash_is_kept(slides: Cohort, tmp_path: Path) -> None:
     cache = IndexCache(tmp_path)
-    index_slides(slides.entries, SMALL, cache=cache, num_workers=1, index=dies_on("d.tif"))  # type: ignore[arg-type]
-    known = [cache.find(entry, SMALL) is not None for entry in slides.entries]
+    index_slides(slides.entries, PATCHES, cache=cache, num_workers=1, index=dies_on("d.tif"))  # type: ignore[arg-type]
+    known = [cache.find(entry, PATCHES) is not None for entry in slides.entries]
     assert known == [True, True, True, False, True]
     # Only the slide that is not known is looked into again.
     everything_kills = dies_on(*SIDES)
-    again = index_slides(slides.entries, SMALL, cache=cache, num_workers=1, index=everything_kills)  # type: ignore[arg-type]
+    again = index_slides(slides.entries, PATCHES, cache=cache, num_workers=1, index=everything_kills)  # type: ignore[arg-type]
     assert [isinstance(one, SlideIndex) for one in again] == known
 
 
@@ -134,17 +134,19 @@ def test_a_programming_mistake_is_no_damaged_slide(slides: Cohort) -> None:
 
     for num_workers in (0, 1):
         with pytest.raises(ZeroDivisionError, match="ours"):
-            index_slides(slides.entries, SMALL, num_workers=num_workers, index=broken)
+            index_slides(slides.entries, PATCHES, num_workers=num_workers, index=broken)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_looking_for_tissue_leaves_the_global_random_state_alone(slides: Cohort, num_workers: int) -> None:
     before = torch.get_rng_state()
-    index_slides(slides.entries[:2], SMALL, num_workers=num_workers)
+    index_slides(slides.entries[:2], PATCHES, num_workers=num_workers)
     assert torch.equal(torch.get_rng_state(), before), "results would depend on what is in the cache"
 
 
 def test_a_dataset_looks_with_its_workers(slides: Cohort, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    dataset = BagDataset(slides, RandomBags(4, 30), SlidePatches(SMALL, index_dir=tmp_path, index_workers=2)).prepare()
+    dataset = BagDataset(
+        slides, RandomBags(4, 30), SlidePatches(PATCHES, index_dir=tmp_path, index_workers=2)
+    ).prepare()
     assert len(dataset) == 4 + 1 + 2 + 1 + 6
     assert len(list(tmp_path.iterdir())) == 5

@@ -34,7 +34,7 @@ from persam_monai.data import (
 from persam_monai.errors import UserError
 from tests.data.making import Picture, cohort_of, garble, write_slides
 
-SMALL = PatchSettings(size=32)
+PATCHES = PatchSettings()
 SIDES = {"a.tif": 1024, "bad.tif": 1024, "small.tif": 512, "c.tif": 1024}  # 16, 16, 4 and 16 cells
 BAD = 1
 BAGS = 3 + 3 + 1 + 3  # of at most 6 cells: 6, 5 and 5 of 16, and 4
@@ -60,7 +60,7 @@ def bags_of(folder: Path, schema: ClinicalSchema, bad_slides: BadSlides | None =
     return BagDataset(
         data,
         PartitionBags(6, "all", 1),
-        SlidePatches(SMALL),
+        SlidePatches(PATCHES),
         augment=True,
         seed=3,
         label="training",
@@ -126,7 +126,7 @@ def test_batches_are_the_bags_of_the_files_whoever_reads_them(
         for row, mask, slide, places in zip(image, batch["mask"], batch["slide"], batch["locations"], strict=True):
             picture = tifffile.imread(dataset.entries[int(slide)].path, key=0)
             for patch, real, (x, y) in zip(row, mask, places.tolist(), strict=True):
-                expected = picture[y : y + 32, x : x + 32] if real else np.zeros_like(patch)
+                expected = picture[y : y + PATCHES.size, x : x + PATCHES.size] if real else np.zeros_like(patch)
                 np.testing.assert_array_equal(patch, expected)
 
 
