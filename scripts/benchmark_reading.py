@@ -31,6 +31,12 @@ def main() -> None:
         "--slide", action="append", default=[], type=Path, help="a slide to measure besides, may be repeated"
     )
     parser.add_argument("--repeats", type=_at_least(1, int), default=5, help="turns of which the median counts (5)")
+    parser.add_argument(
+        "--minutes",
+        type=_at_least(0, float),
+        default=4.5,
+        help="for all parts; repeats and rows that do not fit are left out (4.5)",
+    )
     parser.add_argument("--seconds", type=_at_least(0.01, float), default=0.6, help="of each measurement, about (0.6)")
     parser.add_argument("--patches", type=_at_least(1, int), help="of each measurement, instead of --seconds")
     parser.add_argument("--folder", type=Path, help="where the slides are made and kept (default: made and removed)")
@@ -40,7 +46,9 @@ def main() -> None:
     effort = Effort(asked.repeats, asked.seconds, asked.patches)
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            found = measure(asked.folder or Path(temporary), parts, asked.slide, effort, asked.slide_side)
+            found = measure(
+                asked.folder or Path(temporary), parts, asked.slide, effort, asked.slide_side, asked.minutes
+            )
         except UserError as error:
             sys.exit(f"Error: {error}")
     print(json.dumps(found, indent=2) if asked.json else table(found))

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from itertools import product
 from statistics import median
 from typing import Any
 
@@ -31,23 +33,26 @@ class Budget:
         return False
 
 
-def in_turns(contenders: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+def in_turns(
+    contenders: Mapping[str, Callable[[], float]], repeats: int, deadline: float = math.inf
+) -> dict[str, list[float]]:
     """Let every contender measure itself, one after another, again and again.
 
     Args:
         contenders: each says what it measured: seconds, or a rate.
         repeats: turns that count; one more, before them, warms up.
+        deadline: of :func:`time.perf_counter`, after which no measurement begins.
 
     Returns:
-        The median of each.
+        What each measured in the turns that count, or while warming up where time allowed no more; empty if its turn
+        never came.
     """
     measured: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(repeats + 1):
-        for name, run in contenders.items():
-            value = run()
-            if turn > 0:  # the first turn warms up
-                measured[name].append(value)
-    return {name: median(values) for name, values in measured.items()}
+    for _, (name, run) in product(range(repeats + 1), contenders.items()):
+        if time.perf_counter() > deadline:
+            break
+        measured[name].append(run())
+    return {name: values[1:] or values for name, values in measured.items()}
 
 
 def alternate(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -61,4 +66,5 @@ def alternate(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict
 
         return seconds
 
-    return in_turns({name: timed(run) for name, run in contenders.items()}, repeats)
+    measured = in_turns({name: timed(run) for name, run in contenders.items()}, repeats)
+    return {name: median(values) for name, values in measured.items()}

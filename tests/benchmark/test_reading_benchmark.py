@@ -112,7 +112,28 @@ def test_a_flat_picture_is_the_same_at_half_scale() -> None:
 
 def test_the_first_turn_does_not_count() -> None:
     values = iter([100.0, 1.0, 3.0, 2.0])
-    assert in_turns({"one": lambda: next(values)}, repeats=3) == {"one": 2}
+    assert in_turns({"one": lambda: next(values)}, repeats=3) == {"one": [1, 3, 2]}
+
+
+def test_after_the_deadline_nothing_begins() -> None:
+    def slow() -> float:
+        time.sleep(0.2)
+        return 1.0
+
+    contenders = {"first": slow, "second": slow, "third": slow}
+    assert in_turns(contenders, 5, time.perf_counter() + 0.3) == {"first": [1], "second": [1], "third": []}
+    found = Effort(deadline=time.perf_counter() + 0.3).rates({name: lambda n: slow() for name in contenders})
+    assert found == {"first": 1, "second": 1, "turns": 1, "left_out_for_time": ["third"]}
+
+
+def test_without_time_every_part_says_what_it_left_out(slides: Slides) -> None:
+    found = measure(slides["jpeg"].parent, effort=Effort(1, patches=16), side=SIDE, minutes=0)
+    for part in ("jpeg", "jpeg2000", "half_scale"):
+        assert "loader_patches_per_s" in found[part]["left_out_for_time"]
+        assert found[part]["turns"] == 0
+    assert found["index"]["left_out_for_time"] == ["levels_1"]
+    assert 0 < found["memory"]["bags"] <= 120
+    assert "cucim_2_processes_patches_per_s, decoder_2_threads" in table(found)
 
 
 def test_processes_share_the_work_and_their_start_is_not_timed() -> None:

@@ -44,8 +44,8 @@ def test_the_outline_follows_the_border_of_the_tissue(half: Path, index: SlideIn
 
 
 def test_patches_are_framed_where_they_are_drawn(half: Path, index: SlideIndex, tmp_path: Path) -> None:
-    pixels = drawn(half, index, tmp_path / "half.png", patches=6, seed=3)
-    corners = choose_patches(index, "half.tif", 6, 3)
+    pixels = drawn(half, index, tmp_path / "half.png", patches=6, seed=5)
+    corners = choose_patches(index, "half.tif", 6, 5)
     assert len(np.unique(corners // 256, axis=0)) == 6
     yellow = (pixels == PATCH).all(axis=2)
     for left, top, right, bottom in np.hstack([corners, corners + 224]) * SCALE:

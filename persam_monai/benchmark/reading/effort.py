@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import median
+from typing import Any
 
 from persam_monai.benchmark.turns import in_turns
 
@@ -22,11 +24,13 @@ class Effort:
         repeats: of which the median counts.
         seconds: that a measurement takes, about.
         patches: of a measurement, instead.
+        deadline: of :func:`time.perf_counter`, after which no measurement begins.
     """
 
     repeats: int = 5
     seconds: float = 0.6
     patches: int | None = None
+    deadline: float = math.inf
 
     @property
     def bag_size(self) -> int:
@@ -37,13 +41,21 @@ class Effort:
         """Batches that hold at least ``patches``."""
         return max(FEWEST_BATCHES, math.ceil(patches / self.bag_size))
 
-    def rates(self, contenders: Mapping[str, Callable[[int], float]]) -> dict[str, float]:
+    def rates(self, contenders: Mapping[str, Callable[[int], float]]) -> dict[str, Any]:
         """Median rate of each contender, run in turns.
 
         Args:
             contenders: each takes how many patches to read, or tiles to decode, and returns how many it did a second.
+
+        Returns:
+            The rates, ``turns`` with the fewest that one is the median of, and, where the deadline came too early for
+            some contenders, their names as ``left_out_for_time``.
         """
-        return in_turns({name: self._paced(run) for name, run in contenders.items()}, self.repeats)
+        measured = in_turns({name: self._paced(run) for name, run in contenders.items()}, self.repeats, self.deadline)
+        found: dict[str, Any] = {name: median(values) for name, values in measured.items() if values}
+        left_out = [name for name in contenders if name not in found]
+        found["turns"] = min((len(values) for values in measured.values() if values), default=0)
+        return found | ({"left_out_for_time": left_out} if left_out else {})
 
     def _paced(self, run: Callable[[int], float]) -> Callable[[], float]:
         """``run`` with the amount that its last turn suggests."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import resource
@@ -25,7 +26,9 @@ SLIDES, BAGS, SETTLED = 60, 2000, 200  # slides, bags that are taken, bags after
 HUGE = 100_000  # px, side of the slide that is looked into
 
 
-def measure_memory(slide: Path, folder: Path, bags: int = BAGS, bag_size: int = 100) -> dict[str, Any]:
+def measure_memory(
+    slide: Path, folder: Path, bags: int = BAGS, bag_size: int = 100, deadline: float = math.inf
+) -> dict[str, Any]:
     """Memory and open files of the training's process and its two workers, from bag to bag.
 
     Args:
@@ -33,6 +36,7 @@ def measure_memory(slide: Path, folder: Path, bags: int = BAGS, bag_size: int = 
         folder: where the names go.
         bags: how many are taken, in random order of the slides.
         bag_size: patches in a bag.
+        deadline: of :func:`time.perf_counter`, after which no more bags are taken than tell how memory grows.
 
     Returns:
         MiB of all processes together, memory that they share counted once (proportional set size of ``smaps_rollup``),
@@ -50,14 +54,17 @@ def measure_memory(slide: Path, folder: Path, bags: int = BAGS, bag_size: int = 
         Cohort(entries, schema, ""), draw, SlidePatches(PatchSettings(), index_workers=WORKERS), label="memory"
     )
     loader = BagLoader(data.prepare(), shuffle=True, num_workers=WORKERS, threads=1)
+    first = min(SETTLED, bags // 10)
     seen, files, taken = [], 0, 0
     for taken, _ in enumerate(loader, 1):
         if taken % 10 == 0:
             processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
             seen.append((taken, sum(map(_memory, processes)) / MIB))
             files = max(files, *(len(os.listdir(f"/proc/{process}/fd")) for process in processes))
-    settled = next(memory for number, memory in seen if number >= min(SETTLED, bags // 10))
-    later = [memory for number, memory in seen if number >= min(SETTLED, bags // 10)]
+            if taken >= 2 * first and time.perf_counter() > deadline:
+                break
+    settled = next(memory for number, memory in seen if number >= first)
+    later = [memory for number, memory in seen if number >= first]
     return {
         "slides": SLIDES,
         "bags": taken,
@@ -68,18 +75,22 @@ def measure_memory(slide: Path, folder: Path, bags: int = BAGS, bag_size: int = 
     }
 
 
-def measure_index(folder: Path, side: int = HUGE) -> dict[str, Any]:
+def measure_index(folder: Path, side: int = HUGE, deadline: float = math.inf) -> dict[str, Any]:
     """Seconds and memory to look into a slide of 100,000 × 100,000 pixels, with lower levels and without.
 
     Args:
         folder: where the slides are made, of few distinct tiles.
         side: of another one, in pixels.
+        deadline: of :func:`time.perf_counter`, after which the slide without lower levels is left out.
 
     Returns:
         Seconds and MiB of the process's peak, everything imported included, by the number of levels.
     """
     found: dict[str, Any] = {"side": side}
     for levels in (4, 1):
+        if levels == 1 and time.perf_counter() > deadline:
+            found["left_out_for_time"] = ["levels_1"]
+            break
         path = folder / f"sparse_{side}_{levels}.tiff"
         if not path.exists():
             write_sparse_slide(path, side, levels=levels)

@@ -39,7 +39,8 @@ def measure_jpeg(subject: Subject, effort: Effort) -> dict[str, Any]:
         effort: how much work to measure.
 
     Returns:
-        The slide, all rates, and as far as they can be had ``ratio_to_monai``: our loader by MONAI's with cuCIM; and
+        The slide, all rates that time allows, the most important first, and as far as they can be had
+        ``ratio_to_monai``: our loader by MONAI's with cuCIM; and
         ``ratio_to_decoder``: the tiles that our loader's patches need by those that the decoder does in the same time.
     """
     path, cucim = subject.path, subject.known_to_cucim()
@@ -60,8 +61,9 @@ def measure_jpeg(subject: Subject, effort: Effort) -> dict[str, Any]:
             )
     anywhere = slide_bags(path, PatchSettings(SIZE, subject.mpp, "uniform"), subject.bag_size)
     contenders["loader_uniform_patches_per_s"] = lambda n: bags_rate(anywhere, effort.batches(n))
-    found = _rates(contenders | _decoder(subject) | _loaders(subject, effort), subject, effort)
-    if cucim:
+    first = {name: contenders.pop(name) for name in (MONAI,) if name in contenders}
+    found = _rates(first | _decoder(subject) | _loaders(subject, effort) | contenders, subject, effort)
+    if MONAI in found and LOADER in found:
         found["ratio_to_monai"] = found[LOADER] / found[MONAI]
     return {"slide": subject.described, **found, **_against_decoder(subject, found)}
 
@@ -84,7 +86,9 @@ def measure_jpeg2000(subject: Subject, effort: Effort) -> dict[str, Any]:
     if subject.known_to_cucim():
         contenders[PROCESSES["cucim"]] = _regions(lambda: cucim_regions(path, SIZE), places, 2)
     found = _rates(contenders | _decoder(subject) | _loaders(subject, effort), subject, effort)
-    found["ratio_to_best_backend"] = found[LOADER] / max(found[name] for name in PROCESSES.values() if name in found)
+    if LOADER in found:
+        best = max(found[name] for name in PROCESSES.values() if name in found)
+        found["ratio_to_best_backend"] = found[LOADER] / best
     return {"slide": subject.described, **found, **_against_decoder(subject, found)}
 
 
@@ -109,10 +113,10 @@ def measure_half_scale(subject: Subject, effort: Effort) -> dict[str, Any]:
     return {"slide": subject.described, **found, **_against_decoder(subject, found), "rms_grey_levels": rms}
 
 
-def _rates(contenders: Contenders, subject: Subject, effort: Effort) -> dict[str, float]:
+def _rates(contenders: Contenders, subject: Subject, effort: Effort) -> dict[str, Any]:
     """All rates; that of the backend which our loader chooses itself is not measured twice."""
     found = effort.rates(contenders)
-    return found | {f"loader_{subject.backend}_patches_per_s": found[LOADER]}
+    return found | ({f"loader_{subject.backend}_patches_per_s": found[LOADER]} if LOADER in found else {})
 
 
 def _regions(open_slide: Callable[[], Read], places: np.ndarray, processes: int) -> Callable[[int], float]:
@@ -165,7 +169,7 @@ def _tiles(subject: Subject, count: int) -> list[bytes]:
     return subject.tiles.read(np.resize(subject.touched(subject.snapped), count).tolist())
 
 
-def _against_decoder(subject: Subject, found: dict[str, float]) -> dict[str, float]:
+def _against_decoder(subject: Subject, found: dict[str, Any]) -> dict[str, float]:
     """What our loader gets out of the decoder, and the tiles of a patch that it is reckoned with."""
     if subject.tiles is None:
         return {}
@@ -174,6 +178,9 @@ def _against_decoder(subject: Subject, found: dict[str, float]) -> dict[str, flo
     return {
         "tiles_per_patch": per_patch,
         "tiles_per_uniform_patch": anywhere,
-        "ratio_to_decoder": found[LOADER] * per_patch / found[DECODER],
-        "ratio_to_decoder_at_best": found[LOADER] * per_patch / found[BEST_DECODER],
+        **{
+            ratio: found[LOADER] * per_patch / found[decoder]
+            for ratio, decoder in (("ratio_to_decoder", DECODER), ("ratio_to_decoder_at_best", BEST_DECODER))
+            if LOADER in found and decoder in found
+        },
     }

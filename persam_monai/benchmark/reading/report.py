@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,9 +40,15 @@ PARTS = {
 
 ENDURANCE: dict[str, Callable[[Path, int, Effort], dict[str, Any]]] = {
     "memory": lambda folder, side, effort: measure_memory(
-        jpeg_slide(folder, side), folder, BAGS if effort.patches is None else SLIDES * 2, effort.bag_size
+        jpeg_slide(folder, side),
+        folder,
+        BAGS if effort.patches is None else SLIDES * 2,
+        effort.bag_size,
+        effort.deadline,
     ),
-    "index": lambda folder, side, effort: measure_index(folder, HUGE if effort.patches is None else side),
+    "index": lambda folder, side, effort: measure_index(
+        folder, HUGE if effort.patches is None else side, effort.deadline
+    ),
 }
 
 
@@ -49,6 +58,7 @@ def measure(
     slides: Sequence[Path] = (),
     effort: Effort = Effort(),  # noqa: B008
     side: int = SIDES[-1],
+    minutes: float = math.inf,
 ) -> dict[str, Any]:
     """Run the benchmark.
 
@@ -58,6 +68,8 @@ def measure(
         slides: more slides to measure, of any format.
         effort: how much work a measurement is.
         side: of the slides that are made, in pixels; one of :data:`~persam_monai.benchmark.reading.slides.SIDES`.
+        minutes: that all may take, about. Each part has its share of what is left of them, and leaves out what does not
+            fit: first repeats, then rows, which it names.
 
     Returns:
         JSON-able: a key for each of ``parts``, and ``slides`` with what applies to each of ``slides``.
@@ -68,14 +80,22 @@ def measure(
     for path in slides:
         Slide(path).close()  # what cannot be opened is better known before minutes are spent
     found: dict[str, Any] = {"machine": _machine(), "settings": _settings(effort)}
-    for name in parts:
+    end = time.perf_counter() + 60 * minutes
+
+    def limited(shares: int) -> Effort:
+        now = time.perf_counter()
+        return replace(effort, deadline=now + (end - now) / shares)
+
+    for done, name in enumerate(parts):
+        shares = len(parts) + len(slides) - done
         if name in ENDURANCE:
-            found[name] = ENDURANCE[name](folder, side, effort)
+            found[name] = ENDURANCE[name](folder, side, limited(shares))
             continue
         made = PARTS[name].make(folder, side)
-        found[name] = PARTS[name].measure(open_subject(made, PARTS[name].scale, effort.bag_size), effort)
+        subject = open_subject(made, PARTS[name].scale, effort.bag_size)
+        found[name] = PARTS[name].measure(subject, limited(shares))
     if slides:
-        found["slides"] = [dict(_of_slide(path, effort)) for path in slides]
+        found["slides"] = [dict(_of_slide(path, limited(len(slides) - done))) for done, path in enumerate(slides)]
     return found
 
 
@@ -110,7 +130,7 @@ def _lines(found: Mapping[str, Any], margin: str) -> Iterator[str]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return " x ".join(str(entry) for entry in value)
+        return (", " if isinstance(value[0], str) else " x ").join(map(str, value))
     if isinstance(value, float):
         return f"{value:10.0f}" if value >= 100 else f"{value:10.3g}"
     return str(value)
