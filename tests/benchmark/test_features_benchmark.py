@@ -54,7 +54,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_script_prints_all_figures(found: dict[str, Any]) -> None:
-    assert set(found) == {"machine", "extraction", "training", "must_hold"}
+    assert set(found) == {"machine", "extraction", "training", "must_hold", "left_out"}
     (slide,) = found["extraction"]
     assert slide["patches"] == 2 * 16  # twice the 4 x 4 patches of 224 px in 1024 px
     assert set(slide["precisions"]) == {"bf16"}

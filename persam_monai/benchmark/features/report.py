@@ -165,7 +165,7 @@ def table(found: Mapping[str, Any]) -> str:
     if "training" in found:
         lines += ["", *_training_lines(found["training"])]
     rows = [[row["what"], f"{row['figure']:.3g}", row["bound"], _verdict(row["holds"])] for row in found["must_hold"]]
-    if found["left_out"]:
+    if found.get("left_out"):
         lines += ["", f"Left out for want of time (--minutes): {'; '.join(found['left_out'])}."]
     return "\n".join([*lines, "", "What must hold:", *text_table(["", "measured", "bound", ""], rows, right=[1])])
 
