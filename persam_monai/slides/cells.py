@@ -105,9 +105,9 @@ def patch_cells(
             ``uniform``: all places; ``grid``: patch beside patch. Where a level has no tiles, ``snapped`` is
             ``uniform``. Each cell stands for the area of a patch, so drawn from all cells alike, places are spread
             evenly over the tissue, but for those in cells that the slide's border or the tissue's cuts off.
-        min_tissue: least share of tissue in a patch, 0..1; a cell is kept if half of its places have it. Of
-            ``snapped`` cells, as many are kept as of ``uniform`` ones, those with most such places: how many patches a
-            slide gives follows the area of its tissue and not the size of its tiles.
+        min_tissue: least share of tissue in a patch, 0..1. Of ``grid``, every cell that has it is kept; else as many
+            cells as patches fit into the area of the tissue, whatever the tiles of the file: those with most places
+            that have it.
 
     Raises:
         UserError: if ``sampling`` is unknown, or the slide is coarser than ``mpp``.
@@ -134,12 +134,22 @@ def patch_cells(
     )
     shares = _shares(cells, tissue)
     admissible = (shares >= min_tissue).mean(axis=0)
-    kept = np.flatnonzero(admissible >= 0.5)
-    if sampling == "snapped":
-        count = len(patch_cells(slide, tissue, size, mpp, "uniform", min_tissue))
-        best = np.lexsort((-shares.mean(axis=0), -admissible))[: min(count, np.count_nonzero(admissible))]
-        kept = np.sort(best)
+    count = int(np.count_nonzero(admissible))
+    if sampling != "grid":
+        count = min(count, round(_area(tissue, slide.dimensions, cells.extent, min_tissue)))
+    kept = np.sort(np.lexsort((-shares.mean(axis=0), -admissible))[:count])
     return replace(cells, origins=cells.origins[kept], choices=cells.choices[kept])
+
+
+def _area(tissue: TissueMask, dimensions: tuple[int, int], extent: tuple[float, float], min_tissue: float) -> float:
+    """How large the places are together around which a patch has enough tissue, in patches."""
+    centres = []
+    for whole, side in zip(dimensions, extent, strict=True):
+        count = math.ceil(PROBES * whole / side)
+        centres.append((np.arange(count) + 0.5) * whole / count)
+    corners = np.stack(np.meshgrid(*centres), axis=-1).reshape(-1, 2) - np.array(extent) / 2
+    shares = tissue.fraction(corners, np.broadcast_to(extent, corners.shape))
+    return float((shares >= min_tissue).mean()) * math.prod(dimensions) / math.prod(extent)
 
 
 def _shares(cells: PatchCells, tissue: TissueMask) -> np.ndarray:
@@ -172,6 +182,9 @@ class _Axis:
         places = np.minimum(runs * run, last // step * run + min(last % step + 1, run))  # before each run, and all
         # A run stands for the width of its tile, so that a narrow tile at the slide's end has its share.
         pixels = np.minimum(runs * step, extent)
-        borders = np.arange(cells + 1) * side if step == 1 else np.linspace(0, pixels[-1], cells + 1)
+        borders = np.arange(cells + 1) * side
+        if step > 1:  # the first and the last cell share what is left over
+            borders = borders + (pixels[-1] - borders[-1]) / 2
+            borders[[0, -1]] = 0, pixels[-1]
         numbers = np.rint(np.interp(borders, pixels, places)).astype(np.int64)
         return cls(run, step, numbers[:-1], np.diff(numbers))

@@ -25,6 +25,7 @@ from persam_monai.data import (
 )
 from persam_monai.errors import UserError
 from tests.data.making import Picture, cohort_of, write_slides
+from tests.slides.writing import write_slide
 
 PATCHES = PatchSettings()
 SIDES = {"a.tif": 1024, "b.tif": 512, "c.tif": 768, "d.tif": 512, "e.tif": 1280}
@@ -54,6 +55,20 @@ def test_worker_processes_find_the_same_in_the_order_of_the_cohort(slides: Cohor
         np.testing.assert_array_equal(ours.cells.choices, theirs.cells.choices)
         np.testing.assert_array_equal(ours.cells.tissue.bits, theirs.cells.tissue.bits)
     assert [one.header.path for one in helped] == [entry.path for entry in slides.entries]
+
+
+@pytest.mark.parametrize("tile", [(128, 128), (512, 512), (1024, 1024), (1536, 128)])
+def test_an_epoch_has_as_many_bags_whatever_the_tiles(
+    tmp_path: Path, schema: ClinicalSchema, picture: Picture, tile: tuple[int, int]
+) -> None:
+    pixels = np.full((1800, 1800, 3), 243, np.uint8)
+    pixels[228:1572, 228:1572] = picture(1344, 1344, 0)  # six patches each way
+    for name, size in (("usual.tif", (256, 256)), ("other.tif", tile)):
+        write_slide(tmp_path / name, [pixels], "lzw", size)
+    data = cohort_of(tmp_path, schema, ["usual.tif", "other.tif"])
+    bags = BagDataset(data, RandomBags(6, 30), SlidePatches(PATCHES)).prepare()
+    counts = np.bincount([key.slide for key in bags.keys(0)])
+    assert counts.tolist() == [5, 5]  # of about 35 patches, since the corners of the mask are round
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

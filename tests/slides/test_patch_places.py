@@ -86,13 +86,20 @@ def assert_alike(places: np.ndarray, allowed: tuple[list[int], list[int]]) -> No
         (56, 0.25, (512, 256), (1024, 1024)),  # tiles of many patches
     ],
 )
-def test_snapped_places_are_those_that_touch_the_fewest_tiles_all_alike(
+def test_snapped_places_are_those_that_touch_the_fewest_tiles_evenly(
     sized: OpenSized, size: int, mpp: float, tile: tuple[int, int], extent: tuple[int, int]
 ) -> None:
     slide = sized(*extent, tile)
     side = round(size * mpp / 0.25)
     allowed = fewest_tiles(side, tile[0], extent[0]), fewest_tiles(side, tile[1], extent[1])
-    assert_alike(draw(patch_cells(slide, everywhere(slide), size, mpp)), allowed)
+    cells = patch_cells(slide, everywhere(slide), size, mpp)
+    places = draw(cells)
+    for axis in (0, 1):
+        found, counts = np.unique(places[:, axis], return_counts=True)
+        np.testing.assert_array_equal(found, allowed[axis])
+        first, last = cells.choices[0, axis], cells.choices[-1, axis]  # may be larger than the others
+        parts = np.array_split(counts[first:-last], 3)
+        assert all(part.mean() == pytest.approx(counts[first:-last].mean(), rel=0.1) for part in parts if len(part))
 
 
 @pytest.mark.parametrize("tile", [(64, 64), (256, 256)])
@@ -124,8 +131,7 @@ def test_how_many_patches_a_slide_gives_follows_its_tissue_not_its_tiles(
     tissue = TissueMask(mask, (32.0, 32.0))
     cells = patch_cells(slide, tissue, 224, mpp)
     assert len(cells) == len(patch_cells(slide, tissue, 224, mpp, "uniform"))
-    if kind != "core" and mpp == 0.25:  # else there are too few to follow the outline
-        assert len(cells) == pytest.approx(mask.sum() * 32**2 / side**2, rel=0.05)
+    assert len(cells) == pytest.approx(mask.sum() * 32**2 / side**2, rel=0.05)
     generator = np.random.default_rng(0)
     epochs = [cells.locate(np.arange(len(cells)), generator) for _ in range(20)]
     assert all(len(np.unique(places, axis=0)) == len(cells) for places in epochs)
@@ -135,12 +141,12 @@ def test_how_many_patches_a_slide_gives_follows_its_tissue_not_its_tiles(
     assert (tissue.fraction(places, np.full(places.shape, side)) < 0.45).mean() < 0.01
 
 
-@pytest.mark.parametrize(("extent", "tile"), [(3000, 2048), (2560, 1024), (2000, 512)])
+@pytest.mark.parametrize(("extent", "tile"), [(3000, 2048), (2600, 1024), (2000, 512)])
 def test_places_are_spread_over_the_tiles_by_their_area(sized: OpenSized, extent: int, tile: int) -> None:
     slide = sized(extent, extent, (tile, tile))
     counts = np.bincount(draw(patch_cells(slide, everywhere(slide), 100, 0.25), 50_000)[:, 0] // tile)
     areas = np.diff([*range(0, extent, tile), extent])
-    np.testing.assert_allclose(counts / 50_000, areas / extent, rtol=0.03)
+    np.testing.assert_allclose(counts / 50_000, areas / extent, rtol=0.04)
 
 
 def test_a_level_in_strips_is_sampled_uniformly(sized: OpenSized) -> None:
@@ -213,7 +219,7 @@ def test_patches_are_tissue_wherever_their_cell_allows_it(sized: OpenSized, samp
     chosen = np.arange(len(cells)).repeat(100)
     x, y = cells.locate(chosen, np.random.default_rng(0)).T
     lacking = (share[y, x] < least - 0.03).reshape(len(cells), 100).mean(axis=1)  # points 3 pixels apart miss a little
-    assert chance.min() > 0.25  # half, judged at 16 places, or less where snapped cells are fewer than uniform ones
+    assert chance.min() > 0.2  # a quarter, judged at 16 places
     assert lacking.mean() < 1 / 256
     assert (1 - chance).mean() > 0.02  # of which chance alone would have failed
 
