@@ -136,7 +136,7 @@ def patch_cells(
     admissible = (shares >= min_tissue).mean(axis=0)
     count = int(np.count_nonzero(admissible))
     if sampling != "grid":
-        count = min(count, round(_area(tissue, slide.dimensions, cells.extent, min_tissue)))
+        count = min(count, max(1, round(_area(tissue, slide.dimensions, cells.extent, min_tissue))))
     kept = np.sort(np.lexsort((-shares.mean(axis=0), -admissible))[:count])
     return replace(cells, origins=cells.origins[kept], choices=cells.choices[kept])
 
