@@ -34,7 +34,7 @@ from persam_monai.data import (
 from persam_monai.errors import UserError
 from tests.data.making import Picture, cohort_of, garble, write_slides
 
-PATCHES = PatchSettings()
+PATCHES = PatchSettings(size=256)  # each cell is a tile
 SIDES = {"a.tif": 1024, "bad.tif": 1024, "small.tif": 512, "c.tif": 1024}  # 16, 16, 4 and 16 cells
 BAD = 1
 BAGS = 3 + 3 + 1 + 3  # of at most 6 cells: 6, 5 and 5 of 16, and 4
