@@ -19,7 +19,7 @@ from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from tqdm import tqdm
 
 from persam_monai.errors import UserError, raise_together
-from persam_monai.overrides import check_overrides
+from persam_monai.overrides import check_head, check_overrides
 from persam_monai.privacy import keep_errors_off_logs
 from persam_monai.settings import check_settings, is_null, is_yes
 
@@ -69,6 +69,7 @@ def begin(config: Mapping[str, Any], debug: bool | str = False) -> None:
     if given is not None:
         check_overrides(given.config_files, given.overrides)
         config = _set_as_typed(given, config)
+    check_head(config)
     if "evaluating" in config and "training" not in config:
         raise UserError(
             "evaluate.json changes train.json and does not stand alone: --config_file "

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ _MISSING = {
     "median": "the median of the training patients stands in for it",
     "learned": "the median of the training patients stands in for it, and the network is told where (learned)",
 }
-_UNKNOWN_TRAINING = "Patients and slides that it was trained on: not written down (a converted or an older model)."
-_UNKNOWN_RECORDS = "What the training records were like is not written down (a converted or an older model)."
+_UNKNOWN_TRAINING = "Patients and slides that it was trained on: not written down (a converted model)."
+_UNKNOWN_RECORDS = "What the training records were like is not written down (a converted model)."
 _HEADING = ["variable", "kind", "unit", "known", "median", "mean ± scale", "in training"]
 _TRAINING = ("fold", "folds", "seed", "extractor_weights")
 
@@ -39,27 +38,19 @@ def find_model(place: str | Path) -> Path:
         place: ``model.pt`` or ``model.json``, the folder that they are in, or the ``output_dir`` of a training.
 
     Raises:
-        UserError: if one of the two files is missing.
+        UserError: if there is no folder with both files.
     """
     path = Path(place)
-    found = path.with_suffix(".pt") if path.suffix == ".json" else path
-    if os.path.isdir(path):
-        likely = [path / "models" / "model.pt", path / "model.pt"]
-        there = [file for file in likely if any(os.path.isfile(file.with_suffix(end)) for end in (".pt", ".json"))]
-        found = there[0] if there else path
-        if found == path:
-            raise UserError(
-                f"{path}: found no trained model in this folder; expected {likely[0]} or {likely[1]}, with model.json "
-                "beside it. Name the output_dir of a training that has ended, or its model.pt."
-            )
-    missing = [str(file) for file in (found, found.with_suffix(".json")) if not os.path.isfile(file)]
-    if missing:
-        raise UserError(
-            f"{' and '.join(missing)}: no such file{'s' if len(missing) > 1 else ''}; expected a trained model, which "
-            "is model.pt and model.json in one folder. Name that folder, one of the two files, or the output_dir of "
-            "the training."
-        )
-    return found
+    candidates = [path.with_suffix(".pt")]
+    if path.is_dir():
+        candidates = [path / "models" / "model.pt", path / "model.pt"]
+    for weights in candidates:
+        if weights.is_file() and weights.with_suffix(".json").is_file():
+            return weights
+    raise UserError(
+        f"{path}: there is no trained model here; expected {' or '.join(map(str, candidates))}, with its .json in the "
+        "same folder. Name that folder, one of the two files, or the output_dir of a training that has ended."
+    )
 
 
 def describe_model(card: ModelCard) -> dict[str, Any]:
@@ -111,7 +102,7 @@ def model_lines(description: dict[str, Any]) -> list[str]:
     )
     lines += ["", known]
     for group in dict.fromkeys(variable["group"] for variable in description["variables"]):
-        rows = [_row(one) for one in description["variables"] if one["group"] == group]
+        rows = [_row(variable) for variable in description["variables"] if variable["group"] == group]
         shown = 3 if patients is None else len(_HEADING)
         lines += ["", f"Group {group}:", *text_table(_HEADING[:shown], [row[:shown] for row in rows], right=[3, 4])]
     return lines
@@ -179,14 +170,15 @@ def _head_lines(head: dict[str, Any]) -> list[str]:
         if head.get(key) is not None
     ]
     parts += [f"without {key}" for key in ("exploratory", "relevance") if head.get(key) is False]
-    missing = str(head.get("missing", "median"))
-    lines = [f"Head: {name} ({_HEADS.get(name, 'not one of ours')}); {', '.join(parts) or 'no settings'}"]
-    lines.append(f"A missing clinical value: {_MISSING.get(missing, missing)}")
-    hidden = float(head.get("clinical_dropout") or 0)
-    if hidden:
-        lines.append(f"Clinical dropout: training hid variables and whole groups with probability {hidden:g}")
-    else:
-        lines.append("Clinical dropout: none; training hid no value")
+    lines = [f"Head: {name} ({_HEADS.get(name, 'a head of your own')}); {', '.join(parts) or 'no settings'}"]
+    if "missing" in head:  # a head that reads no record has no word for it
+        lines.append(f"A missing clinical value: {_MISSING.get(head['missing'], head['missing'])}")
+        hidden = float(head.get("clinical_dropout") or 0)
+        lines.append(
+            f"Clinical dropout: training hid variables and whole groups with probability {hidden:g}"
+            if hidden
+            else "Clinical dropout: none; training hid no value"
+        )
     return lines
 
 
@@ -209,29 +201,29 @@ def _counts(counts: dict[str, Any]) -> str:
     return ", ".join(counted(counts[f"{thing}s"], thing) for thing in ("patient", "slide") if f"{thing}s" in counts)
 
 
-def _row(one: dict[str, Any]) -> list[str]:
+def _row(variable: dict[str, Any]) -> list[str]:
     """One variable's line."""
-    known, median = one["known"], one["median"]
+    known, median = variable["known"], variable["median"]
     fitted = ""
-    if known and len(one["mean"]) == 1:
-        log = " (log)" if one["transform"] == "log" else ""
-        fitted = f"{number(one['mean'][0])} ± {number(one['scale'][0])}{log}"
+    if known and len(variable["mean"]) == 1:
+        log = " (log)" if variable["transform"] == "log" else ""
+        fitted = f"{number(variable['mean'][0])} ± {number(variable['scale'][0])}{log}"
     return [
-        one["name"],
-        one["kind"] + (", log" if one["transform"] == "log" else ""),
-        one["unit"] or "",
+        variable["name"],
+        variable["kind"] + (", log" if variable["transform"] == "log" else ""),
+        variable["unit"] or "",
         "" if known is None else str(known),
         "" if median is None else number(median) if isinstance(median, float) else str(median),
         fitted,
-        _in_training(one) if known else "nobody had a value",
+        _in_training(variable) if known else "nobody had a value",
     ]
 
 
-def _in_training(one: dict[str, Any]) -> str:
+def _in_training(variable: dict[str, Any]) -> str:
     """Range, or the levels that occurred and those that did not."""
-    if one["range"] is not None:
-        low, high = (number(end) if isinstance(end, float) else str(end) for end in one["range"])
+    if variable["range"] is not None:
+        low, high = (number(end) if isinstance(end, float) else str(end) for end in variable["range"])
         return f"{low} to {high}"
-    seen = one["seen"] or []
-    unseen = [level for level in one["levels"] or [] if level not in seen]
+    seen = variable["seen"] or []
+    unseen = [level for level in variable["levels"] or [] if level not in seen]
     return ", ".join(seen) + (f" (nobody had: {', '.join(unseen)})" if unseen else "")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from persam_monai.errors import UserError
-from persam_monai.networks.attention import Attention
+from persam_monai.networks.head import Attention
 from persam_monai.networks.precision import at_least_float32
 
 BAG_SIZE = 100  # the paper's bags: a bag of any size counts as if it had so many patches

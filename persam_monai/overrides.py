@@ -15,6 +15,14 @@ from persam_monai.errors import UserError, did_you_mean
 
 # Keys that MONAI adds; they need not stand in a config.
 FOREIGN_KEYS = frozenset({"bundle_root", "workflow_type", "properties_path"})
+# The config file of each head, in bundle/configs/heads.
+HEAD_FILES = {
+    "PersAMHead": "persam",
+    "TransformerHead": "transformer",
+    "LateFusionHead": "late_fusion",
+    "GatedAttentionMILHead": "gated_attention",
+    "ClinicalHead": "clinical",
+}
 
 
 def check_overrides(config_files: Sequence[str], overrides: Mapping[str, Any]) -> None:
@@ -32,6 +40,31 @@ def check_overrides(config_files: Sequence[str], overrides: Mapping[str, Any]) -
         name = override.lstrip("+").replace("::", "#")
         if name.split("#")[0] not in FOREIGN_KEYS and not name.startswith("_meta_"):
             _check_override(name, config)
+
+
+def check_head(config: Mapping[str, Any]) -> None:
+    """Refuse a block ``head`` with arguments that its class does not take: another head's, or those of an overlay.
+
+    Args:
+        config: what is run, with all files merged and all overrides applied.
+
+    Raises:
+        UserError: names the class, the arguments and the config file of the head.
+    """
+    block = config.get("head")
+    if not isinstance(block, Mapping) or "_target_" not in block:
+        return
+    parameters = _parameters(dict(block))
+    foreign = [name for name in block if not name.startswith("_") and name not in parameters]
+    if not parameters or not foreign or _takes_any_name(block):
+        return
+    name = str(block["_target_"]).rpartition(".")[2]
+    file = f"'bundle/configs/heads/{HEAD_FILES[name]}.json'" if name in HEAD_FILES else "a file with your block head"
+    raise UserError(
+        f"head: {name} takes no {', '.join(foreign)}. A head is not chosen by --head#_target_ but by its config file, "
+        f"which goes behind the files that change another head's sizes, such as demo.json: "
+        f"--config_file \"['bundle/configs/train.json',{file}]\"."
+    )
 
 
 def _check_override(name: str, config: Any) -> None:

@@ -10,18 +10,20 @@ case $demo in /*) ;; *) [ $# -eq 0 ] || demo=$here/$demo ;; esac
 
 cohort=$demo/cohort_$patients new=$demo/new_patients
 # Other settings, other folders: what was made with them stays, and is not taken for what these would make.
-work=$demo/run_$(cat scripts/demo.sh bundle/configs/*.json | cksum | cut -d ' ' -f 1)_$patients
-extract="['bundle/configs/extract.json','bundle/configs/demo.json']"
+work=$demo/run_$(cat scripts/demo.sh bundle/configs/*.json bundle/configs/*/*.json | cksum | cut -d ' ' -f 1)_$patients
+extract="['bundle/configs/extract.json','bundle/configs/extractors/resnet18.json']"
 train="['bundle/configs/train.json','bundle/configs/demo.json','bundle/configs/frozen.json']"
 evaluate="['bundle/configs/train.json','bundle/configs/demo.json','bundle/configs/evaluate.json','bundle/configs/frozen.json']"
 
 step() { printf '\n\033[1m== %s (%d s)\033[0m\n' "$1" "$SECONDS"; }
 run() { python -m monai.bundle run "$@"; }
-train_and_evaluate() { # NAME HEAD
-    local folders=(--dataset_dir "$cohort" --features_dir "$work/features" --output_dir "$work/$1")
-    local tracking=(--tracking_uri "sqlite:///$work/mlflow.db" --run_name "$1")
-    if [ ! -f "$work/$1/evaluation/metrics.json" ]; then
-        run training --config_file "$train" "${folders[@]}" "${tracking[@]}" --head#_target_ "persam_monai.networks.$2" --resume true
+train_and_evaluate() { # NAME CONFIGS [OPTION...]
+    local name=$1 configs=$2
+    shift 2
+    local folders=(--dataset_dir "$cohort" --features_dir "$work/features" --output_dir "$work/$name")
+    local tracking=(--tracking_uri "sqlite:///$work/mlflow.db" --run_name "$name")
+    if [ ! -f "$work/$name/evaluation/metrics.json" ]; then
+        run training --config_file "$configs" "${folders[@]}" "${tracking[@]}" "$@" --resume true
         run evaluating --config_file "$evaluate" "${folders[@]}" "${tracking[@]}"
     fi
 }
@@ -31,17 +33,19 @@ step "1/5  A synthetic cohort: $patients patients with slides and clinical recor
 [ -d "$new" ] || python scripts/make_demo_cohort.py --output "$new" --patients 6 --seed 1 --size 4096
 
 step "2/5  Features of every patch, by a ResNet18 with random weights"
-run extracting --config_file "$extract" --dataset_dir "$cohort" --features_dir "$work/features"
-run extracting --config_file "$extract" --dataset_dir "$new" --features_dir "$work/new_features" \
+patches=(--mpp 1.0 --patch_size 112) # as in demo.json
+run extracting --config_file "$extract" "${patches[@]}" --dataset_dir "$cohort" --features_dir "$work/features"
+run extracting --config_file "$extract" "${patches[@]}" --dataset_dir "$new" --features_dir "$work/new_features" \
     --extractor_weights "$work/features/extractor.pt"
 
 export OMP_NUM_THREADS=1 # from here on the network is small: threads would wait for each other longer than they help
 step "3/5  Training PersAM on them and on the records, and evaluating it on patients that were kept aside"
-train_and_evaluate PersAM PersAMHead
+train_and_evaluate PersAM "$train"
 
 step "4/5  The same for the image alone and for the record alone"
-train_and_evaluate image_alone GatedAttentionMILHead
-train_and_evaluate record_alone ClinicalHead
+train_and_evaluate image_alone "${train%]},'bundle/configs/heads/gated_attention.json']" \
+    --head#width 64 --head#projection_hidden null
+train_and_evaluate record_alone "${train%]},'bundle/configs/heads/clinical.json']" --head#width 64
 
 step "5/5  Inference on new patients"
 run inference --config_file "['bundle/configs/inference.json','bundle/configs/frozen.json']" \

@@ -14,6 +14,7 @@ from torch import nn
 
 from persam_monai.clinical import ClinicalSchema, RecordStatistics
 from persam_monai.description import describe_model, find_model, model_lines
+from persam_monai.errors import UserError
 from persam_monai.model import load_card, save_model
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +43,15 @@ RECORDS: list[dict[str, object]] = [
 ]
 CARD: dict[str, Any] = {
     "schema": SCHEMA.to_dict(),
-    "head": {"class": "PersAMHead", "width": 512, "layers": 2, "heads": 8, "attention": "balanced", "dropout": 0.1},
+    "head": {
+        "class": "PersAMHead",
+        "width": 512,
+        "layers": 2,
+        "heads": 8,
+        "attention": "balanced",
+        "dropout": 0.1,
+        "missing": "median",
+    },
     "patch_size": 224,
     "mpp": 0.25,
     "bag_size": 100,
@@ -155,18 +164,21 @@ def test_a_model_is_found_where_a_person_names_it(tmp_path: Path, place: str) ->
     assert find_model(tmp_path / place) == weights
 
 
-def test_a_model_that_is_not_there_is_told_without_options_that_the_script_lacks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["output", "nowhere", "half", "half/model.pt"])
+def test_a_model_that_is_not_there_is_an_error_without_options_that_the_script_lacks(
+    tmp_path: Path, place: str
+) -> None:
     (tmp_path / "output").mkdir()
-    half = saved(tmp_path / "half")
-    half.unlink()
-    for place, told in (
-        (tmp_path / "output", "found no trained model in this folder; expected"),
-        (tmp_path / "nowhere", "no such files; expected a trained model"),
-        (tmp_path / "half", f"{half}: no such file; expected a trained model"),
-    ):
-        command = [sys.executable, str(ROOT / "scripts/describe_model.py"), str(place)]
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
-        assert done.returncode == 1
-        assert told in done.stderr
-        assert "output_dir" in done.stderr
-        assert "--" not in done.stderr
+    saved(tmp_path / "half").unlink()
+    with pytest.raises(UserError) as error:
+        find_model(tmp_path / place)
+    for part in (str(tmp_path / place), ".pt", "output_dir"):
+        assert part in str(error.value)
+    assert "--" not in str(error.value)
+
+
+def test_nothing_is_said_of_missing_values_where_no_record_is_read(tmp_path: Path) -> None:
+    head = {"class": "GatedAttentionMILHead", "num_classes": 2, "width": 64}
+    text = shown(saved(tmp_path, **{**TRAINED, "head": head}))
+    assert "gated attention over the patches alone); width 64" in text
+    assert "issing clinical value" not in text

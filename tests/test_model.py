@@ -89,19 +89,13 @@ def test_every_missing_file_is_named(tmp_path: Path, saved: tuple[nn.Sequential,
     assert "model.pt is missing" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "1", "null", '{"format": 1}', "\ufeff", '{"format": 1, "schema": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 1, "schema": 3}'])
 def test_a_damaged_description_is_named(saved: tuple[nn.Sequential, Path], text: str) -> None:
     description = saved[1].with_suffix(".json")
     description.write_text(text)
     with pytest.raises(UserError) as caught:
         load_card(saved[1])
     assert str(description) in str(caught.value)
-
-
-def test_a_description_that_is_not_text_is_named(saved: tuple[nn.Sequential, Path]) -> None:
-    saved[1].with_suffix(".json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="is not a description of a model"):
-        load_card(saved[1])
 
 
 def test_another_format_is_refused(saved: tuple[nn.Sequential, Path]) -> None:

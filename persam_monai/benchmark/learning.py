@@ -26,8 +26,14 @@ HEADS = {"PersAMHead": "image and record", "GatedAttentionMILHead": "image", "Cl
 # Settings were chosen on seeds 0 to 9.
 SEEDS = (100, 101, 102)
 FOLDS = 5
-EXTRACTING = ("extract", "demo")
+EXTRACTING = ("extract", "extractors/resnet18")
+PATCHES = {"mpp": 1.0, "patch_size": 112}  # as in demo.json
 TRAINING = ("train", "demo", "frozen")
+# The config of a head that is not PersAM's, and the demo's sizes for it.
+BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
+    "GatedAttentionMILHead": ("heads/gated_attention", {"head#width": 64, "head#projection_hidden": "null"}),
+    "ClinicalHead": ("heads/clinical", {"head#width": 64}),
+}
 EVALUATING = ("train", "demo", "evaluate", "frozen")
 
 
@@ -92,7 +98,7 @@ def measure(
         place = folder / f"seed_{seed}"
         seconds = {"painting": _seconds(partial(make_cohort, place / "cohort", patients, seed, size))}
         first = Job(str(configs), str(place), next(iter(HEADS)), 0)
-        where = {"dataset_dir": f"{place}/cohort"}
+        where = {"dataset_dir": f"{place}/cohort", **PATCHES}
         seconds["extracting"] = _seconds(partial(_type, "extracting", _files(configs, EXTRACTING), where))
         alone = {**first.settings(), "output_dir": f"{place}/timed"}
         seconds["training"] = _seconds(partial(_type, "training", _files(configs, TRAINING), alone))
@@ -134,8 +140,11 @@ def _run(job: Job) -> None:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(log, stream.fileno())
     configs, settings = Path(job.configs), job.settings()
-    target = {"head#_target_": f"persam_monai.networks.{job.head}"}
-    monai.bundle.run("training", config_file=_files(configs, TRAINING), **settings, **target)
+    files, sizes = list(TRAINING), dict[str, Any]()
+    if job.head in BASELINES:
+        config, sizes = BASELINES[job.head]
+        files.append(config)
+    monai.bundle.run("training", config_file=_files(configs, files), **settings, **sizes)
     monai.bundle.run("evaluating", config_file=_files(configs, EVALUATING), **settings)
 
 

@@ -77,7 +77,7 @@ def train(
             f"--extractor_weights {extractor_weights}: the features are extracted already; weights of an extractor "
             "belong to extract.json."
         )
-    if isinstance(network, PersAM) and network.head.settings["standardise_features"]:
+    if isinstance(network, PersAM) and network.head.settings.get("standardise_features"):
         raise UserError(
             "--standardise_features true goes with features that were extracted before (put bundle/configs/frozen.json "
             "behind train.json): those of an extractor that learns change all the time."
@@ -142,7 +142,7 @@ def _fit(network: Network, loss: PersAMLoss, split: Split) -> None:
 
 def _fit_features(network: Network, train: BagDataset) -> None:
     """Take the statistics of features from the training slides, if the head asks for them."""
-    if not network.head.settings["standardise_features"]:
+    if not network.head.settings.get("standardise_features"):
         return
     found, most = [], max(2, min(ROWS, ROWS_IN_ALL // len(train.entries)))
     for i, (entry, one) in enumerate(zip(train.entries, train.instances, strict=True)):

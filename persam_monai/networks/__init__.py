@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks: from bags of patches and clinical records to class logits and attentions."""
 
-from persam_monai.networks.aggregator import Aggregation, Aggregator
-from persam_monai.networks.attention import Attention
+from persam_monai.networks.backbones import OnnxBackbone, TorchScriptBackbone
 from persam_monai.networks.baselines import (
     ClinicalHead,
     GatedAttention,
@@ -11,27 +10,23 @@ from persam_monai.networks.baselines import (
     TransformerHead,
 )
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
-from persam_monai.networks.encoder import Encoder, EncoderLayer
+from persam_monai.networks.encoder import Encoder, EncoderLayer, TokenAssembly
 from persam_monai.networks.extractor import PatchExtractor, resnet50_backbone
-from persam_monai.networks.extractor_weights import load_extractor_weights, save_extractor_weights
-from persam_monai.networks.extractors import (
-    OnnxBackbone,
-    TimmBackbone,
-    TorchScriptBackbone,
+from persam_monai.networks.extractor_checks import (
     brings_weights,
     check_extractor,
     extractor_name,
     state_sha256,
     weights_sha256,
 )
-from persam_monai.networks.head import Head
-from persam_monai.networks.optimiser import parameter_groups
-from persam_monai.networks.persam import PersAM, PersAMHead, PersAMOnFeatures
+from persam_monai.networks.extractor_weights import load_extractor_weights, save_extractor_weights
+from persam_monai.networks.head import Attention, Head
+from persam_monai.networks.learning import parameter_groups, seed_weights
+from persam_monai.networks.network import HEADS, PersAM, PersAMOnFeatures, build_head, describe_head
+from persam_monai.networks.persam import Aggregation, Aggregator, PersAMHead
 from persam_monai.networks.precision import AUTOCAST, resolve_precision
 from persam_monai.networks.reference import has_extractor, load_reference_state_dict, reference_settings
-from persam_monai.networks.registry import HEADS, build_head, describe_head
-from persam_monai.networks.seeding import seed_weights
-from persam_monai.networks.tokens import TokenAssembly
+from persam_monai.networks.timm_backbone import TimmBackbone
 
 __all__ = [
     "AUTOCAST",

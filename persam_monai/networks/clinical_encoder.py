@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from persam_monai.clinical.statistics.fitted import fit_statistics
-from persam_monai.errors import UserError
-from persam_monai.networks.missing import MissingTokens, check_missing, variable_sizes
+from persam_monai.errors import UserError, did_you_mean
+
+MISSING = ("median", "learned")
 
 
 class ClinicalEncoder(nn.Module):
@@ -27,7 +28,7 @@ class ClinicalEncoder(nn.Module):
             means over the tokens.
         width: R, the length of a token; even.
         missing: ``"median"``, as in the paper: that is all; or ``"learned"``: in addition the tokens are told what was
-            filled in, see :class:`~persam_monai.networks.missing.MissingTokens`.
+            filled in, see :class:`MissingTokens`.
         dropout: in [0, 1). In training each variable of each record is treated as missing with this probability and,
             independently, each group as a whole: practice for records with larger gaps. 0 draws no random number.
         variables: how many numbers each variable of each group has (a category of three levels has three, which are
@@ -56,8 +57,13 @@ class ClinicalEncoder(nn.Module):
             raise ValueError(f"clinical_groups must name at least one group of at least one variable, got {groups}.")
         if width % 2:
             raise ValueError(f"width must be even, got {width}.")
-        check_missing(missing, dropout)
-        sizes = variable_sizes(groups, variables)
+        if missing not in MISSING:
+            raise ValueError(
+                f'missing must be one of {", ".join(MISSING)}, got "{missing}".{did_you_mean(missing, MISSING)}'
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"clinical_dropout must be at least 0 and below 1, got {dropout}.")
+        sizes = _variable_sizes(groups, variables)
         self.groups = [int(size) for size in groups]
         self.record_size = sum(self.groups)
         self.dropout = float(dropout)
@@ -144,8 +150,8 @@ class ClinicalEncoder(nn.Module):
         """
         if records.dim() != 2 or records.shape[1] != self.record_size or records.shape[0] == 0:
             raise ValueError(f"records must be [P, {self.record_size}] with P at least 1, got {tuple(records.shape)}.")
-        found = fit_statistics(records.detach().cpu().double().numpy())
-        median, mean, scale = (torch.from_numpy(values) for values in (found.median, found.mean, found.scale))
+        fitted = fit_statistics(records.detach().cpu().double().numpy())
+        median, mean, scale = (torch.from_numpy(values) for values in (fitted.median, fitted.mean, fitted.scale))
         if not self.fitted:
             self._set(median, mean, scale)
         elif not self._has(median, mean, scale):
@@ -164,9 +170,7 @@ class ClinicalEncoder(nn.Module):
     def _has(self, median: Tensor, mean: Tensor, scale: Tensor) -> bool:
         """Whether the statistics are these, as far as float32 can tell."""
         pairs = ((self.median, median), (self.mean, mean), (self.scale, scale))
-        return all(
-            bool(((kept.cpu().double() - found).abs() <= 1e-6 * (found.abs() + scale)).all()) for kept, found in pairs
-        )
+        return all(bool(((kept.cpu().double() - new).abs() <= 1e-6 * (new.abs() + scale)).all()) for kept, new in pairs)
 
     @torch.jit.unused
     def _set(self, median: Tensor, mean: Tensor, scale: Tensor) -> None:
@@ -174,3 +178,57 @@ class ClinicalEncoder(nn.Module):
         self.mean.copy_(mean)
         self.scale.copy_(scale)
         self.fitted.fill_(True)
+
+
+class MissingTokens(nn.Module):
+    """What the network learns about the absence of values: added to, or instead of, a group's token.
+
+    Each variable has a vector that is added to its group's token where the variable is missing, so that a filled-in
+    value is not taken for a measured one. They start at 0: at first, filling in is all there is. Each group has a
+    token that takes the place of its own where none of its variables is known. These start from the standard normal
+    distribution, as do the learned tokens of :class:`~persam_monai.networks.TokenAssembly`, and for its reasons:
+    a layer-norm follows.
+
+    Args:
+        counts: number of variables of each group.
+        width: R, the length of a token.
+    """
+
+    def __init__(self, counts: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.counts = [int(count) for count in counts]
+        self.absent_variables = nn.Parameter(torch.zeros(sum(self.counts), width))
+        self.empty_groups = nn.Parameter(torch.empty(len(self.counts), width))
+        nn.init.normal_(self.empty_groups)
+
+    def forward(self, tokens: Tensor, missing: Tensor) -> Tensor:
+        """Tokens that know what is missing.
+
+        Args:
+            tokens: ``[B, M, R]``.
+            missing: ``[B, V]`` bool, of V variables.
+
+        Returns:
+            ``[B, M, R]``, in the type of ``tokens``.
+        """
+        absences = self.absent_variables.split(self.counts)  # M × [V_m, R]
+        changed: list[Tensor] = []
+        for group, absent in enumerate(missing.split(self.counts, dim=1)):  # [B, V_m]
+            token = tokens[:, group] + absent.to(tokens.dtype) @ absences[group].to(tokens.dtype)  # [B, R]
+            empty = self.empty_groups[group].to(tokens.dtype)  # [R]
+            changed.append(torch.where(absent.all(dim=1, keepdim=True), empty, token))
+        return torch.stack(changed, dim=1)  # [B, M, R]
+
+
+def _variable_sizes(groups: Sequence[int], variables: Sequence[Sequence[int]] | None) -> list[list[int]]:
+    """How many numbers of the record each variable has, group after group."""
+    if variables is None:
+        return [[1] * int(size) for size in groups]
+    sizes = [[int(size) for size in group] for group in variables]
+    sums = [sum(group) for group in sizes]
+    if min((size for group in sizes for size in group), default=1) < 1 or sums != [int(size) for size in groups]:
+        raise ValueError(
+            "clinical_variables must name the size of each variable, at least 1, and add up to clinical_groups "
+            f"{list(groups)} group by group, got {sizes} with the sums {sums}."
+        )
+    return sizes

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights for the extractor: pretrained, from a model of ours, and saved again."""
+"""Weights for the extractor: pretrained, from a trained model, and saved again."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors, replacing
-from persam_monai.networks.extractor import IMAGENET_MEAN, IMAGENET_STD, PatchExtractor
+from persam_monai.networks.extractor import PatchExtractor
 from persam_monai.settings import is_null
 
 logger = logging.getLogger(__name__)
@@ -21,11 +21,10 @@ logger = logging.getLogger(__name__)
 # torchvision's ResNet50 weights IMAGENET1K_V1, the last part of the name being the start of the file's SHA-256.
 IMAGENET_URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
 
-
 _CURE = "For the extractor, expected what torch.save(model.state_dict(), path) writes."
 
 # Where model.pt keeps the extractor.
-_OURS = "extractor.backbone."
+_PREFIX = "extractor.backbone."
 _STATISTICS = ("extractor.pixel_mean", "extractor.pixel_std")
 
 
@@ -38,7 +37,7 @@ def load_extractor_weights(extractor: nn.Module, source: str | PathLike[str] | N
             :class:`~persam_monai.networks.PatchExtractor` around one, which then also takes over the pixel statistics
             that one of our models was trained with.
         source: ``"imagenet"`` (fetched once, then kept in PyTorch Hub's cache); the path of a file with a state dict
-            (of ImageNet, of pathology, of :func:`save_extractor_weights`, ``.safetensors`` too), or of one of our
+            (of ImageNet, of pathology, of :func:`save_extractor_weights`, ``.safetensors`` too), or of a trained
             ``model.pt``, whose extractor alone is taken; or ``None``, which leaves the weights as they are.
 
     Raises:
@@ -66,7 +65,7 @@ def load_extractor_weights(extractor: nn.Module, source: str | PathLike[str] | N
     raise_together(f"{name} does not fit the extractor", _problems(backbone.state_dict(), weights))
     backbone.load_state_dict(weights, strict=False)  # all is checked but batch counts, which old files lack
     logger.info("The extractor starts from %s (%d tensors).", name, len(weights))
-    if all(key in state for key in _STATISTICS):
+    if isinstance(extractor, PatchExtractor) and all(key in state for key in _STATISTICS):
         _take_statistics(extractor, name, *(state[key].tolist() for key in _STATISTICS))
 
 
@@ -93,30 +92,25 @@ def save_extractor_weights(extractor: nn.Module, path: str | PathLike[str]) -> N
 
 def _weights_of_backbone(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The backbone's part of a file's state dict, by the backbone's own names."""
-    if any(key.startswith(_OURS) for key in state):
-        return {key.removeprefix(_OURS): value for key, value in state.items() if key.startswith(_OURS)}
+    if any(key.startswith(_PREFIX) for key in state):
+        return {key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith(_PREFIX)}
     expected, prefix = backbone.state_dict(), getattr(backbone, "weights_prefix", "")
     if any(key in state for key in expected):
         prefix = ""  # the names of save_extractor_weights
     classifier = tuple(f"{prefix}{part}." for part in getattr(backbone, "weights_dropped", ("fc",)))
     named = {f"{prefix}{key}": value for key, value in state.items()}
     weights = {key: value for key, value in named.items() if key in expected or not key.startswith(classifier)}
-    of_ours = all(key.startswith("head.") for key in weights) and not any(key in expected for key in weights)
-    return {} if of_ours else weights
+    is_head_alone = all(key.startswith("head.") for key in weights) and not any(key in expected for key in weights)
+    return {} if is_head_alone else weights
 
 
-def _take_statistics(extractor: nn.Module, name: str, mean: list[float], std: list[float]) -> None:
-    """What our model's pixels were standardised by: taken over where there is a place for it, else said."""
-    own: tuple[Sequence[float], Sequence[float]]
-    if isinstance(extractor, PatchExtractor):
-        own, there = (extractor.pixel_mean.tolist(), extractor.pixel_std.tolist()), "those are taken over"
-        extractor.set_pixel_statistics(mean, std)
-    else:
-        own = (getattr(extractor, "pixel_mean", IMAGENET_MEAN), getattr(extractor, "pixel_std", IMAGENET_STD))
-        there = "set mean and std of patch_extractor so"
+def _take_statistics(extractor: PatchExtractor, name: str, mean: list[float], std: list[float]) -> None:
+    """Standardise pixels as the trained model did, and report a change."""
+    own = extractor.pixel_mean.tolist(), extractor.pixel_std.tolist()
+    extractor.set_pixel_statistics(mean, std)
     if not torch.allclose(torch.tensor(own), torch.tensor((mean, std))):
         logger.warning(
-            "%s was trained with pixels of mean %s and std %s, not %s and %s; %s.", name, mean, std, *own, there
+            "%s was trained with pixels of mean %s and std %s, which replace %s and %s.", name, mean, std, *own
         )
 
 
@@ -145,8 +139,8 @@ def _read(path: Path) -> tuple[str, Mapping[str, Tensor]]:
         )
     state = _read_safetensors(path) if path.suffix == ".safetensors" else read_tensors(path, _CURE)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        found = f"keys {list(state)[:5]}" if isinstance(state, Mapping) else type(state).__name__
-        raise UserError(f"The extractor's weights {path} are no state dict: expected tensors by name, found {found}.")
+        content = f"keys {list(state)[:5]}" if isinstance(state, Mapping) else type(state).__name__
+        raise UserError(f"The extractor's weights {path} are no state dict: expected tensors by name, found {content}.")
     return str(path), state
 
 

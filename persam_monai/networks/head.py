@@ -1,129 +1,109 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every head has in common: its arguments, and what it takes and gives."""
+"""What every head has in common: its settings, its inputs and outputs, and the layers that several heads share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from persam_monai.networks.attention import Attention
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
-from persam_monai.networks.feature_scaling import FeatureScaling
-from persam_monai.networks.missing import check_missing, variable_sizes
 from persam_monai.networks.precision import at_least_float32
 from persam_monai.settings import is_no, is_yes, or_none
+
+LARGEST_DEVIATION = 10.0  # a feature that the training patches hardly ever had would decide everything else
+LEAST_SCALE = 1e-3  # of the features' median deviation: below, it is rounding
+
+
+class Attention(NamedTuple):
+    """The logits and every attention of the paper, for B bags of N patches and C classes.
+
+    Attentions lie in [0, 1] and are exactly 0 at padded locations. A head without personalised attention (a baseline)
+    has ``logits``, ``pooled`` and ``mask`` alone: its ``explanatory`` and ``class_attention`` are ``[B, 0, N]``, of no
+    class, its ``exploratory`` and ``class_relevance`` ``[B, 0]``.
+    """
+
+    logits: Tensor
+    """Class logits, ``[B, C]``."""
+    explanatory: Tensor
+    """a′_lc = a_lc φ_c ψ_l, how much patch l speaks for class c given the record, ``[B, C, N]``."""
+    exploratory: Tensor
+    """ψ_l, how much the record asks to look at patch l, ``[B, N]``."""
+    class_attention: Tensor
+    """a_lc, how much class c looks at patch l, ``[B, C, N]``."""
+    class_relevance: Tensor
+    """φ_c, how much class c has to do with the record, ``[B, C]``."""
+    pooled: Tensor
+    """max over classes of a′_lc, the weight (before normalisation) of patch l in the bag, ``[B, N]``."""
+    mask: Tensor
+    """True where there is a patch, ``[B, N]`` bool; a row without any is a bag in which nothing was seen."""
 
 
 class Head(nn.Module):
     """Everything after the extractor: patch features and clinical record to class logits and attentions.
 
-    All heads take the same arguments, so that a config exchanges one for another by ``_target_`` alone; each says in
-    its docstring which of them it does not use. A subclass makes its layers in ``_build`` from ``settings``, and
-    defines ``attend``.
+    A subclass takes the arguments that it uses, hands them to this constructor by name, makes its layers and defines
+    ``attend``. Arguments of the same name mean the same in every head; :class:`~persam_monai.networks.PersAMHead`
+    explains them all.
 
     Args:
-        num_classes: C, at least 2.
-        clinical_groups: how many numbers of the record belong to each group; each group is one token.
-        feature_dim: D, the length of a patch's feature vector.
-        width: R, the length of a token.
-        projection_hidden: hidden units (ReLU) of the two-layer projection of patch features; ``None`` is one linear
-            layer.
-        attention: ``"balanced"`` or ``"standard"``, see :mod:`persam_monai.networks.token_attention`.
-        heads: of the encoder.
-        layers: of the encoder; 0 leaves the encoder out.
-        feedforward: hidden units of the encoder's feed-forward networks.
-        dropout: probability; attention weights of bags above 1024 patches go without.
-        exploratory: false takes ψ ≡ 1 in the aggregator: the record does not ask for patches.
-        relevance: false takes φ ≡ 1 in the aggregator: the record does not weigh classes.
-        missing: ``"median"`` fills gaps of the record with medians, as the paper does; ``"learned"`` also tells the
-            network where, see :class:`~persam_monai.networks.ClinicalEncoder`.
-        clinical_dropout: probability in [0, 1) that training treats a clinical variable, or a whole group, as missing.
-        clinical_variables: how many numbers each variable of each group has; ``None`` if each number is a variable.
-        standardise_features: whether features are standardised with statistics of the training fold, see
-            :class:`~persam_monai.networks.feature_scaling.FeatureScaling`; for features of an extractor that does not
-            learn.
+        settings: the subclass's arguments; ``num_classes`` is always one of them. A head with ``feature_dim`` reads
+            patches, one with ``clinical_groups`` reads the record.
 
     Attributes:
         settings: the arguments it was built with, JSON-able; ``type(head)(**head.settings)`` builds its like.
-        reads_patches: false where features do not matter; a :class:`~persam_monai.networks.PersAM` then spares the
-            extractor.
+        feature_dim: D, the length of a patch's feature vector; ``None`` if it reads no patch.
+        reads_patches: false where features do not matter; a :class:`~persam_monai.networks.PersAM` then does not run
+            its extractor.
 
     Raises:
-        ValueError: if a size, ``attention``, or what is said about missing values is not possible.
+        ValueError: if ``num_classes`` is below 2, or a switch is neither true nor false.
     """
 
-    def __init__(
-        self,
-        num_classes: int = 3,
-        clinical_groups: Sequence[int] = (18, 10),
-        feature_dim: int = 2048,
-        width: int = 512,
-        projection_hidden: int | None = 1024,
-        attention: str = "balanced",
-        heads: int = 8,
-        layers: int = 2,
-        feedforward: int = 512,
-        dropout: float = 0.1,
-        exploratory: bool = True,
-        relevance: bool = True,
-        missing: str = "median",
-        clinical_dropout: float = 0.0,
-        clinical_variables: Sequence[Sequence[int]] | None = None,
-        standardise_features: bool = False,
-    ) -> None:
+    def __init__(self, **settings: Any) -> None:
         super().__init__()
-        if layers < 0:
-            raise ValueError(f"layers must be at least 0, got {layers}.")
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
-        for name, value in (
-            ("exploratory", exploratory),
-            ("relevance", relevance),
-            ("standardise_features", standardise_features),
-        ):
-            if not (is_yes(value) or is_no(value)):
-                raise ValueError(f"{name} must be true or false, got {value!r}.")
-        check_missing(missing, clinical_dropout)
-        clinical_variables = or_none(clinical_variables)
-        if clinical_variables is not None:
-            clinical_variables = variable_sizes(clinical_groups, clinical_variables)
-        settings: dict[str, Any] = {
-            "num_classes": num_classes,
-            "clinical_groups": list(clinical_groups),
-            "feature_dim": feature_dim,
-            "width": width,
-            "projection_hidden": or_none(projection_hidden),
-            "attention": attention,
-            "heads": heads,
-            "layers": layers,
-            "feedforward": feedforward,
-            "dropout": dropout,
-            "exploratory": is_yes(exploratory),  # the command line hands over words
-            "relevance": is_yes(relevance),
-            "missing": missing,
-            "clinical_dropout": clinical_dropout,
-            "clinical_variables": clinical_variables,
-            "standardise_features": is_yes(standardise_features),
-        }
+        if settings["num_classes"] < 2:
+            raise ValueError(f"num_classes must be at least 2, got {settings['num_classes']}.")
+        for name in {"exploratory", "relevance", "standardise_features"} & settings.keys():
+            if not (is_yes(settings[name]) or is_no(settings[name])):
+                raise ValueError(f"{name} must be true or false, got {settings[name]!r}.")
+            settings[name] = is_yes(settings[name])  # the command line hands over words
+        for name in {"projection_hidden", "clinical_variables"} & settings.keys():
+            settings[name] = or_none(settings[name])
+        if "clinical_groups" in settings:
+            settings["clinical_groups"] = list(settings["clinical_groups"])
+        if settings.get("clinical_variables") is not None:
+            settings["clinical_variables"] = [[int(size) for size in sizes] for sizes in settings["clinical_variables"]]
         self.settings = settings
-        self.num_classes = num_classes
-        self.feature_dim = feature_dim
-        self.record_size = sum(clinical_groups)
-        self.reads_patches = True
-        self.feature_scaling = FeatureScaling(feature_dim) if is_yes(standardise_features) else nn.Identity()
-        self._build()
-
-    def _build(self) -> None:
-        """Make the layers that ``settings`` describe."""
-        raise NotImplementedError(f"{type(self).__name__} defines no _build.")
+        self.num_classes: int = settings["num_classes"]
+        self.record_size: int = sum(settings.get("clinical_groups", ()))
+        self.feature_dim: int | None = settings.get("feature_dim")
+        self.reads_patches = self.feature_dim is not None
+        standardises = settings.get("standardise_features", False)
+        self.feature_scaling = FeatureScaling(settings["feature_dim"]) if standardises else nn.Identity()
 
     def _make_clinical_encoder(self) -> ClinicalEncoder:
-        """What reads the record, for :meth:`_build`."""
         names = ("clinical_groups", "width", "missing", "clinical_dropout", "clinical_variables")
         return ClinicalEncoder(*(self.settings[name] for name in names))
+
+    def _make_projection(self) -> nn.Module:
+        """Patch features to tokens: linear D → H, ReLU, linear H → R; or one linear layer."""
+        features, hidden, width = (self.settings[name] for name in ("feature_dim", "projection_hidden", "width"))
+        if hidden is None:
+            return nn.Linear(features, width)
+        return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, width))
+
+    def _make_classifier(self, tokens: int = 1) -> nn.Sequential:
+        """Bags, described by so many tokens one after another, to logits; R → R/2 → C where it is one token."""
+        width, hidden = self.settings["width"], self.settings["width"] // 2
+        return nn.Sequential(
+            nn.LayerNorm(tokens * width),
+            nn.Linear(tokens * width, hidden),
+            nn.ReLU(),
+            nn.Dropout(self.settings["dropout"]),
+            nn.Linear(hidden, self.num_classes),
+        )
 
     def forward(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Class logits ``[B, C]``; arguments as in :meth:`attend`."""
@@ -133,7 +113,7 @@ class Head(nn.Module):
         """Class logits and attentions.
 
         Args:
-            features: ``[B, D, N]``; what stands at padded places does not matter.
+            features: ``[B, D, N]``; values at padded locations do not matter.
             clinical: ``[B, sum(clinical_groups)]``, NaN where missing; ``None`` is a record with nothing in it.
             mask: ``[B, N]`` bool, true where there is a patch; ``None`` where all are real.
 
@@ -142,7 +122,7 @@ class Head(nn.Module):
             logits, attentions of 0, and a row of ``mask`` without a true.
 
         Raises:
-            ValueError: if an argument has another shape.
+            ValueError: if an argument that the head reads has another shape.
             RuntimeError: if a record is given that the head reads, and its statistics were never fitted.
         """
         raise NotImplementedError
@@ -168,25 +148,84 @@ class Head(nn.Module):
         if isinstance(self.feature_scaling, FeatureScaling):
             self.feature_scaling.fit(features)
 
-    def _checked(self, features: Tensor, clinical: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (standardised if asked for, 0 at padded places), records (NaN where none) and mask of a batch."""
-        fits = not self.reads_patches or features.shape[1] == self.feature_dim
-        if features.dim() != 3 or features.shape[2] == 0 or not fits:
-            raise ValueError(f"features must be [B, {self.feature_dim}, N] with N at least 1, got {features.shape}.")
-        bags, places = features.shape[0], features.shape[2]
+    def _real(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        """Which locations hold a patch, bool ``[B, N]``."""
+        if features.dim() != 3 or features.shape[2] == 0:
+            raise ValueError(f"features must be [B, D, N] with N at least 1, got {features.shape}.")
+        bags, patches = features.shape[0], features.shape[2]
+        if mask is None:
+            return torch.ones((bags, patches), dtype=torch.bool, device=features.device)
+        if mask.shape[0] != bags or mask.shape[1] != patches or mask.dtype != torch.bool:
+            raise ValueError(f"mask must be bool [{bags}, {patches}], got {mask.dtype} {mask.shape}.")
+        return mask
+
+    def _patches(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        """Features, standardised where asked for and 0 at padded locations, as rows ``[B, N, D]``."""
+        size = self.feature_dim
+        if size is not None and features.shape[1] != size:
+            raise ValueError(f"features must be [B, {size}, N], got {features.shape}.")
+        features = self.feature_scaling(features)
+        if mask is not None:
+            features = torch.where(mask[:, None], features, 0.0)
+        return features.transpose(1, 2)
+
+    def _record(self, features: Tensor, clinical: Tensor | None) -> Tensor:
+        """Records ``[B, sum(clinical_groups)]``, NaN where there are none."""
+        bags = features.shape[0]
         if clinical is None:
-            clinical = torch.full((bags, self.record_size), float("nan"), device=features.device)
+            return torch.full((bags, self.record_size), float("nan"), device=features.device)
         if clinical.shape[0] != bags:
             raise ValueError(f"There must be one record per bag: got {clinical.shape[0]} records for {bags} bags.")
         if clinical.dim() != 2 or clinical.shape[1] != self.record_size:
             raise ValueError(f"clinical must be [B, {self.record_size}], got {clinical.shape}.")
-        if self.reads_patches:
-            features = self.feature_scaling(features)
-        if mask is None:
-            return features, clinical, torch.ones((bags, places), dtype=torch.bool, device=features.device)
-        if mask.shape[0] != bags or mask.shape[1] != places or mask.dtype != torch.bool:
-            raise ValueError(f"mask must be bool [{bags}, {places}], got {mask.dtype} {mask.shape}.")
-        return torch.where(mask[:, None], features, 0.0), clinical, mask
+        return clinical
+
+
+class FeatureScaling(nn.Module):
+    """Standardises each feature with the mean and standard deviation of the training patches.
+
+    Features of an extractor with random weights, and many of a pretrained one, hardly differ between patches beside
+    what they have in common: a network that has to learn that first learns slowly, or never. The statistics are
+    buffers, saved with the weights.
+
+    Args:
+        feature_dim: D.
+    """
+
+    def __init__(self, feature_dim: int) -> None:
+        super().__init__()
+        self.mean = nn.Buffer(torch.zeros(feature_dim))
+        self.scale = nn.Buffer(torch.ones(feature_dim))
+        self.fitted = nn.Buffer(torch.tensor(False))
+        self.limit = LARGEST_DEVIATION
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[B, D, N]`` to the same in standard deviations, at most 10 of them.
+
+        Raises:
+            RuntimeError: if the statistics were never fitted.
+        """
+        if not bool(self.fitted):
+            raise RuntimeError(
+                "The features' statistics are unknown: call fit_features(features) with those of the training fold, or "
+                "load trained weights."
+            )
+        return ((features - self.mean[:, None]) / self.scale[:, None]).clamp(-self.limit, self.limit)
+
+    @torch.jit.unused
+    def fit(self, features: Tensor) -> None:
+        """Take mean and standard deviation of features ``[n, D]``; one that hardly changes keeps its scale.
+
+        Raises:
+            ValueError: if they have another D, or are fewer than two.
+        """
+        if features.dim() != 2 or features.shape[0] < 2 or features.shape[1] != len(self.mean):
+            raise ValueError(f"features must be [n, {len(self.mean)}] with n at least 2, got {features.shape}.")
+        scale, mean = torch.std_mean(features.double(), dim=0, correction=0)
+        least = torch.maximum(1e-6 * mean.abs(), LEAST_SCALE * scale.median())
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(scale > least, scale, 1.0))
+        self.fitted.fill_(True)
 
 
 def unpersonalised(logits: Tensor, pooled: Tensor, mask: Tensor) -> Attention:
@@ -200,13 +239,13 @@ def unpersonalised(logits: Tensor, pooled: Tensor, mask: Tensor) -> Attention:
     Returns:
         ``logits``, ``pooled`` and ``mask``; the other fields hold no element.
     """
-    bags, places = mask.shape[0], mask.shape[1]
+    bags, patches = mask.shape[0], mask.shape[1]
     logits, pooled = at_least_float32(logits), at_least_float32(pooled)
     return Attention(
         logits=logits,
-        explanatory=pooled.new_zeros((bags, 0, places)),
+        explanatory=pooled.new_zeros((bags, 0, patches)),
         exploratory=pooled.new_zeros((bags, 0)),
-        class_attention=pooled.new_zeros((bags, 0, places)),
+        class_attention=pooled.new_zeros((bags, 0, patches)),
         class_relevance=pooled.new_zeros((bags, 0)),
         pooled=pooled,
         mask=mask,

@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PersAM, the personalised attention mechanism, from bags and records to class logits and attentions."""
+"""PersAM's head: the record decides with the classes which patches make up the bag."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from persam_monai.networks.aggregator import Aggregator
-from persam_monai.networks.attention import Attention
-from persam_monai.networks.blocks import bag_classifier, patch_projection
-from persam_monai.networks.encoder import Encoder
-from persam_monai.networks.extractor import PatchExtractor
-from persam_monai.networks.head import Head
+from persam_monai.networks.encoder import Encoder, TokenAssembly
+from persam_monai.networks.head import Attention, Head
 from persam_monai.networks.precision import at_least_float32
-from persam_monai.networks.tokens import TokenAssembly
 
 
 class PersAMHead(Head):
@@ -23,118 +21,190 @@ class PersAMHead(Head):
     through a Transformer encoder, the personalised aggregator pools the patches, and a classifier (layer-norm,
     R → R/2, ReLU, dropout, → C) reads the bag. Layers start as PyTorch initialises them.
 
-    Arguments as :class:`~persam_monai.networks.head.Head`, all of them used. Ablations are arguments: without ψ
-    (``exploratory=False``), without φ (``relevance=False``), with ``attention="standard"``. Without ψ and φ the record
-    still reaches the attention through the encoder, where patches and classes see it; with ``layers=0`` as well, not
-    at all.
+    Ablations are arguments: without ψ (``exploratory=False``), without φ (``relevance=False``), with
+    ``attention="standard"``. Without ψ and φ the record still reaches the attention through the encoder, where patches
+    and classes see it; with ``layers=0`` as well, not at all.
+
+    Args:
+        num_classes: C, at least 2.
+        clinical_groups: how many numbers of the record belong to each group; each group is one token.
+        feature_dim: D, the length of a patch's feature vector.
+        width: R, the length of a token.
+        projection_hidden: hidden units (ReLU) of the two-layer projection of patch features; ``None`` is one linear
+            layer.
+        attention: ``"balanced"`` or ``"standard"``, see :func:`~persam_monai.networks.encoder.balanced_attention`.
+        heads: of the encoder.
+        layers: of the encoder; 0 leaves the encoder out.
+        feedforward: hidden units of the encoder's feed-forward networks.
+        dropout: probability; attention weights of bags above 1024 patches go without.
+        exploratory: false takes ψ ≡ 1 in the aggregator: the record does not ask for patches.
+        relevance: false takes φ ≡ 1 in the aggregator: the record does not weigh classes.
+        missing: ``"median"`` fills gaps of the record with medians, as the paper does; ``"learned"`` also tells the
+            network where, see :class:`~persam_monai.networks.ClinicalEncoder`.
+        clinical_dropout: probability in [0, 1) that training treats a clinical variable, or a whole group, as missing.
+        clinical_variables: how many numbers each variable of each group has; ``None`` if each number is a variable.
+        standardise_features: whether features are standardised with statistics of the training fold, see
+            :class:`~persam_monai.networks.head.FeatureScaling`; for features of an extractor that does not learn.
+
+    Raises:
+        ValueError: if a size, ``attention``, or what is asked for missing values is not possible.
     """
 
-    def _build(self) -> None:
-        groups, width, dropout = (self.settings[name] for name in ("clinical_groups", "width", "dropout"))
-        attention, heads, layers, feedforward = (
-            self.settings[name] for name in ("attention", "heads", "layers", "feedforward")
+    def __init__(
+        self,
+        num_classes: int = 3,
+        clinical_groups: Sequence[int] = (18, 10),
+        feature_dim: int = 2048,
+        width: int = 512,
+        projection_hidden: int | None = 1024,
+        attention: str = "balanced",
+        heads: int = 8,
+        layers: int = 2,
+        feedforward: int = 512,
+        dropout: float = 0.1,
+        exploratory: bool = True,
+        relevance: bool = True,
+        missing: str = "median",
+        clinical_dropout: float = 0.0,
+        clinical_variables: Sequence[Sequence[int]] | None = None,
+        standardise_features: bool = False,
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            clinical_groups=clinical_groups,
+            feature_dim=feature_dim,
+            width=width,
+            projection_hidden=projection_hidden,
+            attention=attention,
+            heads=heads,
+            layers=layers,
+            feedforward=feedforward,
+            dropout=dropout,
+            exploratory=exploratory,
+            relevance=relevance,
+            missing=missing,
+            clinical_dropout=clinical_dropout,
+            clinical_variables=clinical_variables,
+            standardise_features=standardise_features,
         )
-        tokens = len(groups)
+        if layers < 0:
+            raise ValueError(f"layers must be at least 0, got {layers}.")
+        tokens = len(clinical_groups)
         self.clinical_encoder = self._make_clinical_encoder()
-        self.projection = patch_projection(self.feature_dim, width, self.settings["projection_hidden"])
-        self.tokens = TokenAssembly(width, tokens, self.num_classes, dropout)
-        self.encoder = Encoder(layers, width, tokens, self.num_classes, attention, heads, feedforward, dropout)
-        exploratory, relevance = self.settings["exploratory"], self.settings["relevance"]
-        self.aggregator = Aggregator(width, tokens, self.num_classes, dropout, exploratory, relevance)
-        self.classifier = bag_classifier(width, width, self.num_classes, dropout)
+        self.projection = self._make_projection()
+        self.tokens = TokenAssembly(width, tokens, num_classes, dropout)
+        self.encoder = Encoder(layers, width, tokens, num_classes, attention, heads, feedforward, dropout)
+        switches = self.settings["exploratory"], self.settings["relevance"]
+        self.aggregator = Aggregator(width, tokens, num_classes, dropout, *switches)
+        self.classifier = self._make_classifier()
 
     @torch.jit.export
     def attend(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
-        """Class logits and attentions; arguments and results as in :meth:`persam_monai.networks.head.Head.attend`."""
-        features, clinical, real = self._checked(features, clinical, mask)
-        patches = self.projection(features.transpose(1, 2))  # [B, N, R]
-        tokens = self.tokens(patches, self.clinical_encoder(clinical))  # [B, N + M + C, R]
-        found = self.aggregator(self.encoder(tokens, mask), mask)
+        """Class logits and attentions; arguments and results as in :meth:`persam_monai.networks.Head.attend`."""
+        real = self._real(features, mask)
+        patches = self.projection(self._patches(features, mask))  # [B, N, R]
+        tokens = self.tokens(patches, self.clinical_encoder(self._record(features, clinical)))  # [B, N + M + C, R]
+        aggregation = self.aggregator(self.encoder(tokens, mask), mask)
         return Attention(
-            logits=at_least_float32(self.classifier(found.readout)),  # [B, C]
-            explanatory=found.explanatory,
-            exploratory=found.exploratory,
-            class_attention=found.class_attention,
-            class_relevance=found.class_relevance,
-            pooled=found.pooled,
+            logits=at_least_float32(self.classifier(aggregation.readout)),  # [B, C]
+            explanatory=aggregation.explanatory,
+            exploratory=aggregation.exploratory,
+            class_attention=aggregation.class_attention,
+            class_relevance=aggregation.class_relevance,
+            pooled=aggregation.pooled,
             mask=real,
         )
 
 
-class PersAM(nn.Module):
-    """The whole network: bags of patches and clinical record to class logits and attentions.
+class Aggregation(NamedTuple):
+    """The bag's readout and the attentions that made it."""
+
+    readout: Tensor
+    """z, ``[B, R]``."""
+    explanatory: Tensor
+    """a′_lc, ``[B, C, N]``."""
+    exploratory: Tensor
+    """ψ_l, ``[B, N]``."""
+    class_attention: Tensor
+    """a_lc, ``[B, C, N]``."""
+    class_relevance: Tensor
+    """φ_c, ``[B, C]``."""
+    pooled: Tensor
+    """max over classes of a′_lc, ``[B, N]``."""
+
+
+class Aggregator(nn.Module):
+    """Pools patches by how class and record together look at them.
+
+    With one head, linear q, k, v with bias, σ(x) the sigmoid of x/√R, l a patch, m a clinical and c a class token:
+
+        a_lc = σ(q_c·k_l)                 class attention
+        ψ_l  = mean_m σ(q_m·k_l)          exploratory attention, of the record
+        φ_c  = mean_m σ(q_c·k_m)          relevance of the class to the record
+        a′_lc = a_lc φ_c ψ_l              explanatory attention, personalised
+        a′_l = max_c a′_lc,   z = Σ_l a′_l / (Σ_ρ a′_ρ + 1e-6) v_l
+
+    As ablations, ψ_l ≡ 1 or φ_c ≡ 1; with both, the clinical tokens that come out of the encoder do not matter here.
+    Only class × patch, clinical × patch and class × clinical are computed. Padded patches have attention 0; a bag of
+    nothing but padding has z = 0.
 
     Args:
-        extractor: a :class:`PatchExtractor`, or a bare backbone ``[n, 3, H, W]`` → ``[n, D]``, which then gets one
-            with ImageNet's pixel statistics.
-        head: a :class:`PersAMHead`, or one of the baselines, with that D as its ``feature_dim``.
-
-    Raises:
-        ValueError: if extractor and head do not agree on D.
+        width: R, the length of a token.
+        clinical_tokens: M.
+        classes: C.
+        dropout: probability, on the patches' normalised weights.
+        exploratory: false takes ψ ≡ 1.
+        relevance: false takes φ ≡ 1.
     """
 
-    def __init__(self, extractor: nn.Module, head: Head) -> None:
+    def __init__(
+        self,
+        width: int,
+        clinical_tokens: int,
+        classes: int,
+        dropout: float = 0.1,
+        exploratory: bool = True,
+        relevance: bool = True,
+    ) -> None:
         super().__init__()
-        if not isinstance(extractor, PatchExtractor):
-            extractor = PatchExtractor(extractor, feature_dim=head.feature_dim)
-        if extractor.feature_dim != head.feature_dim:
-            raise ValueError(
-                f"feature_dim must agree: the extractor gives {extractor.feature_dim}, the head takes "
-                f"{head.feature_dim}."
-            )
-        self.extractor = extractor
-        self.head = head
+        self.with_exploratory = exploratory
+        self.with_relevance = relevance
+        self.clinical_tokens = clinical_tokens
+        self.classes = classes
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.scale = width**-0.5
 
-    def forward(self, image: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Class logits ``[B, C]``; arguments as in :meth:`attend`."""
-        return self.attend(image, clinical, mask).logits
-
-    @torch.jit.export
-    def attend(self, image: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
-        """Class logits and attentions.
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Aggregation:
+        """Readout and attentions.
 
         Args:
-            image: ``[B, 3, N, H, W]``, uint8 or floating, 0–255.
-            clinical: ``[B, sum(clinical_groups)]``, NaN where missing; ``None`` is a record with nothing in it.
+            tokens: ``[B, N + M + C, R]`` in the order patches, clinical, class.
             mask: ``[B, N]`` bool, true where there is a patch; ``None`` where all are real.
 
         Returns:
-            As :meth:`persam_monai.networks.head.Head.attend`.
+            The readout and the attentions, the latter in float32 (float64 where ``tokens`` is).
         """
-        if self.head.reads_patches:
-            features = self.extractor(image, mask)  # [B, D, N]
-        else:
-            features = torch.zeros((image.shape[0], self.head.feature_dim, image.shape[2]), device=image.device)
-        return self.head.attend(features, clinical, mask)
-
-
-class PersAMOnFeatures(nn.Module):
-    """The network without its extractor, for features that were extracted before.
-
-    What it has learnt is named as in :class:`PersAM`, so that an extractor can be put before it afterwards.
-
-    Args:
-        head: as of :class:`PersAM`.
-    """
-
-    def __init__(self, head: Head) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, image: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Class logits ``[B, C]``; arguments as in :meth:`attend`."""
-        return self.attend(image, clinical, mask).logits
-
-    @torch.jit.export
-    def attend(self, image: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
-        """Class logits and attentions.
-
-        Args:
-            image: features ``[B, D, N]`` of any floating type.
-            clinical: as of :meth:`PersAM.attend`.
-            mask: as of :meth:`PersAM.attend`.
-
-        Returns:
-            As :meth:`persam_monai.networks.head.Head.attend`.
-        """
-        return self.head.attend(at_least_float32(image), clinical, mask)
+        patches = tokens.shape[1] - self.clinical_tokens - self.classes
+        query = self.query(tokens[:, patches:])  # [B, M + C, R]
+        key = self.key(tokens[:, : -self.classes])  # [B, N + M, R]
+        value = self.value(tokens[:, :patches])  # [B, N, R]
+        attention = at_least_float32(query @ key.transpose(1, 2)).mul(self.scale).sigmoid()  # [B, M + C, N + M]
+        if mask is not None:
+            always = torch.ones_like(attention[:, 0, patches:], dtype=torch.bool)  # [B, M]
+            attention = torch.where(torch.cat([mask, always], dim=1)[:, None], attention, 0.0)
+        class_attention = attention[:, -self.classes :, :patches]  # [B, C, N]
+        exploratory = attention[:, : -self.classes, :patches].mean(dim=1)  # [B, N]
+        if not self.with_exploratory:
+            exploratory = torch.ones_like(exploratory) if mask is None else mask.to(exploratory.dtype)
+        class_relevance = attention[:, -self.classes :, patches:].mean(dim=2)  # [B, C]
+        if not self.with_relevance:
+            class_relevance = torch.ones_like(class_relevance)
+        explanatory = class_attention * class_relevance[:, :, None] * exploratory[:, None]  # [B, C, N]
+        pooled = explanatory.amax(dim=1)  # [B, N]
+        weights = pooled / (pooled.sum(dim=1, keepdim=True) + 1e-6)  # 1e-6: a bag of no attention is no division by 0
+        weights = self.dropout(weights).to(value.dtype)
+        readout = (weights[:, None] @ value).squeeze(1)  # [B, R]
+        return Aggregation(readout, explanatory, exploratory, class_attention, class_relevance, pooled)

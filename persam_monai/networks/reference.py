@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from persam_monai.errors import UserError, raise_together
-from persam_monai.networks.persam import PersAM, PersAMHead
+from persam_monai.networks.network import PersAM
+from persam_monai.networks.persam import PersAMHead
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A config exchanges the head by its ``_target_`` alone; everything else goes on as it is."""
+"""A config file exchanges the head; everything else goes on as it is."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from monai.networks.nets import ResNet
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.conversion import convert_reference_checkpoint
-from tests.bundle.running import CONFIGS, INFERENCE, ROOT, SMALL_EXTRACTOR, TRAINING
+from persam_monai.overrides import HEAD_FILES
+from tests.bundle.running import CONFIGS, INFERENCE, ROOT, SMALL_EXTRACTOR, TRAINING, run_bundle
 from tests.networks.test_reference import other_state
 
-BASELINES = ["GatedAttentionMILHead", "ClinicalHead", "LateFusionHead", "TransformerHead"]
+BASELINES = [name for name in HEAD_FILES if name != "PersAMHead"]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, run_id: str, configs: list[Path], **settings: Any) -> None:
@@ -37,15 +38,25 @@ def test_a_baseline_trains_and_predicts_through_the_bundle(
     name: str, dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = {"dataset_dir": str(dataset_dir), "output_dir": str(tmp_path)}
-    target = {"head#_target_": f"persam_monai.networks.{name}"}
-    run(monkeypatch, "training", TRAINING, **folders, **target, max_epochs=1)
+    configs = [*TRAINING, CONFIGS / "heads" / f"{HEAD_FILES[name]}.json"]
+    run(monkeypatch, "training", configs, **folders, **{"head#width": 32}, max_epochs=1)
     card = json.loads((tmp_path / "models" / "model.json").read_text())
-    assert card["head"]["class"] == name
+    assert (card["head"]["class"], card["head"]["width"]) == (name, 32)
     run(monkeypatch, "inference", INFERENCE, **folders, patches_per_slide=16, bag_size=8)
     predictions = rows(tmp_path / "inference" / "predictions.csv")
     assert len(predictions) == len(rows(dataset_dir / "cohort.csv"))
     for row in predictions:
         assert sum(float(row[label]) for label in ("DLBCL", "FL", "Reactive")) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_head_chosen_by_its_class_ends_with_the_config_to_use(dataset_dir: Path, tmp_path: Path) -> None:
+    target = {"head#_target_": "persam_monai.networks.ClinicalHead"}
+    result = run_bundle("training", TRAINING, dataset_dir=dataset_dir, output_dir=tmp_path, **target)
+    assert result.returncode != 0
+    message = result.stderr[result.stderr.rindex("Error: ") :]
+    assert "ClinicalHead" in message
+    assert "bundle/configs/heads/clinical.json" in message
+    assert "Traceback" not in result.stderr
 
 
 def test_extractor_and_optimiser_settings_reach_a_training_and_ablations_its_evaluation(

@@ -1,13 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from persam_monai.networks import PersAMHead
+from persam_monai.networks import HEADS, Head, PersAMHead
+
+SIZES = {
+    "num_classes": 3,
+    "clinical_groups": [3, 2],
+    "feature_dim": 7,
+    "width": 16,
+    "projection_hidden": 5,
+    "heads": 2,
+    "feedforward": 12,
+}
+
+
+def small_head(name: str, **arguments: Any) -> Head:
+    """A head of tiny width by its name, with those of the sizes and arguments that it takes."""
+    taken = inspect.signature(HEADS[name]).parameters
+    return HEADS[name](**{key: value for key, value in (SIZES | arguments).items() if key in taken})
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,21 +16,30 @@ from persam_monai.losses import PersAMLoss
 from persam_monai.networks import (
     HEADS,
     Attention,
+    ClinicalEncoder,
     GatedAttention,
     Head,
     PatchExtractor,
     PersAM,
     PersAMHead,
+    PersAMOnFeatures,
     TransformerHead,
     build_head,
     describe_head,
+    parameter_groups,
+    seed_weights,
 )
+from persam_monai.networks.head import FeatureScaling
+from tests.networks.conftest import small_head
 
 BASELINES = [name for name in HEADS if name != "PersAMHead"]
+READING_PATCHES = [name for name in HEADS if name != "ClinicalHead"]
+READING_RECORDS = [name for name in HEADS if name != "GatedAttentionMILHead"]
+VARIABLES = {"clinical_groups": [5, 3], "clinical_variables": [[1, 1, 3], [1, 2]]}
 
 
 def make(name: str) -> Head:
-    head = HEADS[name](3, [3, 2], 7, 16, 5, heads=2, feedforward=12).eval()
+    head = small_head(name).eval()
     head.fit_records(torch.randn(20, 5))
     return head
 
@@ -44,8 +54,10 @@ def assert_same(found: Attention, expected: Attention, tolerance: float = 1e-6) 
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_heads_are_exchanged_by_name_alone(name: str) -> None:
-    assert inspect.signature(HEADS[name]) == inspect.signature(PersAMHead)
+def test_a_head_keeps_every_argument_and_each_means_the_same_in_all(name: str) -> None:
+    taken, papers = inspect.signature(HEADS[name]).parameters, inspect.signature(PersAMHead).parameters
+    assert list(HEADS[name]().settings) == list(taken)
+    assert all(str(parameter) == str(papers[key]) for key, parameter in taken.items())
     assert list(inspect.signature(HEADS[name].attend).parameters) == ["self", "features", "clinical", "mask"]
 
 
@@ -152,7 +164,7 @@ def test_half_precision_is_near_single_precision(name: str) -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_learns_in_the_whole_network(name: str) -> None:
     backbone = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
-    head = HEADS[name](2, [3, 2], 16, 16, 5, heads=2, feedforward=12, dropout=0.0)
+    head = small_head(name, num_classes=2, feature_dim=16, dropout=0.0)
     head.fit_records(torch.randn(20, 5))
     network, loss = PersAM(backbone, head), PersAMLoss([1, 1])
     image, labels = torch.zeros(2, 3, 4, 8, 8, dtype=torch.uint8), torch.tensor([0, 1])
@@ -203,6 +215,7 @@ def test_a_description_names_one_of_our_heads_and_nothing_else(name: str | None)
     ("arguments", "message"),
     [
         ({"widht": 3}, "widht"),
+        ({"class": "ClinicalHead", "layers": 2}, "ClinicalHead.*layers"),
         ({"num_classes": 1}, "at least 2"),
         ({"class": "TransformerHead", "layers": 0}, "layers"),
     ],
@@ -218,3 +231,143 @@ def test_transformer_reads_the_mean_of_its_class_tokens() -> None:
     tokens = head.tokens(head.projection(features.transpose(1, 2)), head.clinical_encoder(records))
     readout = head.encoder(tokens)[:, 8 + 2 :].sum(dim=1) / 3
     torch.testing.assert_close(head(features, records), head.classifier(readout))
+
+
+# ---- missing values of the record
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"missing": "learnt"}, r'one of median, learned, got "learnt"\. Did you mean "learned"'),
+        ({"clinical_dropout": 1.0}, "clinical_dropout must be at least 0 and below 1, got 1"),
+        ({"clinical_dropout": -0.1}, "clinical_dropout"),
+        ({"clinical_variables": [[1, 1], [1, 2]]}, r"clinical_groups \[3, 2\] .* sums \[2, 3\]"),
+        ({"clinical_variables": [[3], [1], [1]]}, "add up"),
+        ({"clinical_variables": [[3, 0], [2]]}, "at least 1"),
+    ],
+)
+@pytest.mark.parametrize("name", READING_RECORDS)
+def test_what_cannot_be_done_about_missing_values_is_refused(
+    name: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_head(name, **arguments)
+
+
+@pytest.mark.parametrize("name", READING_RECORDS)
+def test_a_head_hands_its_settings_to_its_clinical_encoder(name: str) -> None:
+    torch.manual_seed(1)
+    head = small_head(name, **VARIABLES, missing="learned", clinical_dropout=0.25)
+    encoder = head.clinical_encoder
+    assert isinstance(encoder, ClinicalEncoder)
+    assert encoder.tokens is not None
+    assert encoder.dropout == 0.25
+    assert encoder.tokens.absent_variables.shape == (5, 16)
+    again = build_head({"class": name, **head.settings})
+    assert again.settings == head.settings
+    again.load_state_dict(head.state_dict())
+    head.eval(), again.eval()
+    features = torch.randn(2, 7, 4)
+    assert torch.equal(again(features), head(features))
+    before = head(features)
+    with torch.no_grad():
+        encoder.tokens.empty_groups[1] += torch.randn(16)
+    assert not torch.allclose(head(features), before)
+    torch.testing.assert_close(torch.jit.script(head)(features), head(features))
+
+
+def test_that_there_is_no_list_of_variables_can_be_said_in_words() -> None:
+    head = build_head({"clinical_variables": "null"})
+    assert head.settings["clinical_variables"] is None
+
+
+@pytest.mark.parametrize("name", READING_RECORDS)
+@pytest.mark.parametrize("decay_norms", [True, False])
+def test_what_is_learned_about_absence_learns_at_the_heads_rate(name: str, decay_norms: bool) -> None:
+    head = small_head(name, **VARIABLES, missing="learned")
+    groups = parameter_groups(head, decay_norms=decay_norms)
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in head.parameters())
+    for key, parameter in head.named_parameters():
+        (group,) = (group for group in groups if any(parameter is one for one in group["params"]))
+        if "clinical_encoder.tokens" in key:
+            assert group["lr"] == 2e-4
+            assert group["weight_decay"] == (1e-4 if decay_norms else 0)
+        elif "clinical_encoder" in key:
+            assert group["lr"] == 4e-6
+
+
+# ---- standardised features
+
+
+def test_features_become_deviations_from_the_training_patches() -> None:
+    patches = torch.randn(50, 7) * torch.arange(1, 8) + 100
+    scaling = FeatureScaling(7)
+    scaling.fit(patches)
+    expected = (patches - patches.mean(dim=0)) / patches.std(dim=0, correction=0)
+    torch.testing.assert_close(scaling(patches.T[None])[0].T, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_feature_that_never_changes_becomes_zero_and_not_noise() -> None:
+    patches = torch.randn(50, 7)
+    patches[:, 2] = 0.1
+    scaling = FeatureScaling(7)
+    scaling.fit(patches)
+    assert scaling(patches.T[None])[0, 2].abs().max() < 1e-6
+
+
+def test_a_feature_that_the_training_hardly_had_does_not_decide_everything() -> None:
+    patches = torch.randn(30000, 7)
+    patches[:, 2] = 0
+    patches[17, 2] = 1e-4
+    scaling = FeatureScaling(7)
+    scaling.fit(patches)
+    new = torch.zeros(1, 7, 1)
+    new[0, 2] = 0.5
+    assert scaling(new)[0, 2].abs() <= 10
+
+
+@pytest.mark.parametrize("features", [torch.zeros(1, 7), torch.zeros(5, 6), torch.zeros(7)])
+def test_statistics_need_rows_of_all_features(features: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"features must be \[n, 7\] with n at least 2"):
+        FeatureScaling(7).fit(features)
+
+
+@pytest.mark.parametrize("name", READING_PATCHES)
+def test_a_head_that_standardises_sees_no_change_of_origin_and_unit(name: str) -> None:
+    features, record = torch.randn(2, 7, 9), torch.full((2, 5), float("nan"))
+    heads = []
+    for factor, shift in ((1.0, 0.0), (50.0, 3000.0)):
+        seed_weights(0, "head")
+        head = small_head(name, standardise_features="true").eval()
+        head.fit_features(features.transpose(1, 2).flatten(0, 1) * factor + shift)
+        heads.append(head(features * factor + shift, record))
+    torch.testing.assert_close(heads[0], heads[1], atol=1e-3, rtol=1e-3)
+    assert heads[0].std() > 0
+
+
+def test_padded_places_do_not_matter_to_a_head_that_standardises() -> None:
+    head = small_head("PersAMHead", standardise_features=True).eval()
+    head.fit_features(torch.randn(40, 7) + 5)
+    features = torch.randn(1, 7, 6)
+    mask = torch.tensor([[True, True, True, True, False, False]])
+    torch.testing.assert_close(head(features, None, mask), head(features[:, :, :4]))
+
+
+def test_a_head_that_was_never_fitted_says_so_and_one_that_does_not_standardise_needs_no_fit() -> None:
+    with pytest.raises(RuntimeError, match="fit_features"):
+        small_head("PersAMHead", standardise_features=True)(torch.randn(1, 7, 4))
+    plain = small_head("PersAMHead")
+    assert not any("feature_scaling" in name for name in plain.state_dict())
+    plain(torch.randn(1, 7, 4))
+
+
+def test_the_statistics_travel_with_the_weights_and_through_torchscript() -> None:
+    network = PersAMOnFeatures(small_head("PersAMHead", standardise_features=True)).eval()
+    network.head.fit_features(torch.randn(40, 7) * 3 + 5)
+    features = torch.randn(2, 7, 4)
+    again = PersAMOnFeatures(build_head(describe_head(network.head))).eval()
+    again.load_state_dict(network.state_dict())
+    torch.testing.assert_close(again(features), network(features))
+    torch.testing.assert_close(torch.jit.script(network)(features), network(features))

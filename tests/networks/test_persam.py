@@ -9,7 +9,7 @@ import torch
 from monai.networks.nets import resnet50
 from torch import Tensor, nn
 
-from persam_monai.networks import Attention, PatchExtractor, PersAM, PersAMHead
+from persam_monai.networks import Attention, PatchExtractor, PersAM, PersAMHead, PersAMOnFeatures
 
 MakeHead = Callable[..., PersAMHead]
 OVER_PATCHES = ("explanatory", "exploratory", "class_attention", "pooled")
@@ -275,3 +275,20 @@ def test_parameters_are_as_many_as_the_public_codes() -> None:
     network = PersAM(backbone, PersAMHead(3, [18, 10], projection_hidden=None))
     assert sum(parameter.numel() for parameter in network.extractor.parameters()) == 23_508_032
     assert sum(parameter.numel() for parameter in network.parameters()) == 28_915_267
+
+
+def test_half_precision_features_are_computed_in_single(make_head: MakeHead) -> None:
+    network = PersAMOnFeatures(make_head()).eval()
+    features = torch.randn(2, 7, 4).half()
+    torch.testing.assert_close(network(features), network(features.float()))
+    assert network(features).dtype == torch.float32
+
+
+def test_the_network_on_features_is_the_rest_of_the_whole_one(make_head: MakeHead) -> None:
+    backbone = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 7))
+    whole = PersAM(PatchExtractor(backbone, feature_dim=7), make_head()).eval()
+    rest = PersAMOnFeatures(whole.head).eval()
+    image = torch.randint(0, 256, (2, 3, 4, 8, 8), dtype=torch.uint8)
+    mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    torch.testing.assert_close(rest(whole.extractor(image, mask), None, mask), whole(image, None, mask))
+    assert set(rest.state_dict()) == {name for name in whole.state_dict() if name.startswith("head.")}

@@ -13,7 +13,7 @@ import torch
 
 from persam_monai.benchmark.missing.bags import draw_parts
 from persam_monai.benchmark.missing.training import Contender, Effort, accuracy, train
-from persam_monai.networks.missing import MISSING
+from persam_monai.networks.clinical_encoder import MISSING
 
 Row = tuple[Contender, float]  # and the share of the variables that is masked in the test records
 # Contrast and effort were chosen on seeds 0 to 4, by the accuracy of median filling on full records.

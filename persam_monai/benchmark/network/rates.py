@@ -45,7 +45,7 @@ def batched_over_single(repeats: int = 7, bags: int = 8, patches: int = 100) -> 
     head = PersAMHead(CLASSES, GROUPS).train()
     head.clinical_encoder.assume_standardised()
     loss = PersAMLoss([1] * CLASSES)
-    features, records = torch.randn(bags, head.feature_dim, patches).relu(), torch.randn(bags, sum(GROUPS))
+    features, records = torch.randn(bags, head.settings["feature_dim"], patches).relu(), torch.randn(bags, sum(GROUPS))
     labels = torch.arange(bags) % CLASSES
 
     def step(first: int, last: int, precision: str) -> None:
@@ -121,7 +121,7 @@ def parameters() -> dict[str, dict[str, int]]:
         rooms[name] = {"extractor": _count(network.extractor)}
         rooms[name] |= {room: _count(module) for room, module in network.head.named_children()}
         rooms[name]["total"] = _count(network)
-    rooms["heads"] = {name: _count(head(CLASSES, GROUPS)) for name, head in HEADS.items()}
+    rooms["heads"] = {name: _count(head()) for name, head in HEADS.items()}
     return rooms
 
 

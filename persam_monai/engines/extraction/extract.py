@@ -30,11 +30,12 @@ from persam_monai.files import read_tensors
 from persam_monai.networks import (
     AUTOCAST,
     PatchExtractor,
+    brings_weights,
+    check_extractor,
     load_extractor_weights,
     resolve_precision,
     save_extractor_weights,
 )
-from persam_monai.networks.extractors import brings_weights, check_extractor
 from persam_monai.settings import check_settings, is_null, is_yes
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,7 @@ from persam_monai.data.features import Made, feature_file, read_info
 from persam_monai.data.features.fingerprints import fingerprint
 from persam_monai.data.features.info import short
 from persam_monai.errors import UserError, raise_together
-from persam_monai.networks import PatchExtractor
-from persam_monai.networks.extractors import extractor_name, weights_sha256
+from persam_monai.networks import PatchExtractor, extractor_name, weights_sha256
 
 FORM = 1  # of the way features are made; whoever changes it so that other features come out counts on
 # Kept in the files, but features do not depend on them beyond the last bits.

@@ -76,24 +76,14 @@ def _timm() -> Any:
     try:
         import timm
         import timm.data
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "timm":
-            raise UserError(_cannot_import(error)) from error
-        raise UserError(
-            "Networks of timm need timm, which is not installed: pip install '.[timm]' in the repository, or "
-            "pip install timm torchvision."
-        ) from error
     except (ImportError, RuntimeError, AttributeError) as error:  # torchvision built for another torch raises each
-        raise UserError(_cannot_import(error)) from error
+        raise UserError(
+            f"Networks of timm need timm and torchvision, which cannot be imported: {error}. Install them by "
+            "pip install '.[timm]' in the repository, or pip install timm torchvision. torchvision must be built for "
+            f"the PyTorch that is here ({torch.__version__}); for a CPU build that is pip install torchvision "
+            "--index-url https://download.pytorch.org/whl/cpu. Or export the network as TorchScript or ONNX elsewhere."
+        ) from error
     return timm
-
-
-def _cannot_import(error: Exception) -> str:
-    return (
-        f"timm is installed and cannot be imported: {error}. It needs torchvision, built for the PyTorch that is here "
-        f"({torch.__version__}); for a CPU build that is pip install torchvision --index-url "
-        "https://download.pytorch.org/whl/cpu. Without it, export the network once as TorchScript or ONNX elsewhere."
-    )
 
 
 def _reason(timm: Any, name: str, error: Exception, pretrained: bool) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from persam_monai.networks.token_attention import balanced_attention, standard_attention
+from persam_monai.networks.encoder import balanced_attention, standard_attention
 
 BAGS, HEADS, PATCHES, CLINICAL, CLASSES, SIZE = 2, 2, 5, 2, 3, 4
 TOKENS = PATCHES + CLINICAL + CLASSES

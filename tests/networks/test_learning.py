@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from persam_monai.networks import HEADS, PersAM, PersAMHead, parameter_groups
+from persam_monai.networks import HEADS, PersAM, PersAMHead, parameter_groups, seed_weights
+from tests.networks.conftest import small_head
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def test_every_parameter_is_in_exactly_one_group(network: PersAM, decay_norms: b
     torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
 
 
-def test_rooms_learn_at_the_papers_rates(network: PersAM) -> None:
+def test_parts_learn_at_the_papers_rates(network: PersAM) -> None:
     rates = {id(p): group["lr"] for group in parameter_groups(network) for p in group["params"]}
     for name, parameter in network.named_parameters():
         expected = 1e-4 if name.startswith("extractor") else 4e-6 if "clinical_encoder" in name else 2e-4
@@ -48,7 +49,7 @@ def test_norms_biases_tokens_and_embeddings_can_go_without_decay(network: PersAM
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("decay_norms", [True, False])
 def test_every_parameter_of_every_head_is_in_exactly_one_group(name: str, decay_norms: bool) -> None:
-    head = HEADS[name](3, [3, 2], 7, 16, 5, heads=2, feedforward=12)
+    head = small_head(name)
     grouped = [id(p) for group in parameter_groups(head, decay_norms=decay_norms) for p in group["params"]]
     assert sorted(grouped) == sorted(id(parameter) for parameter in head.parameters())
 
@@ -63,3 +64,13 @@ def test_frozen_parameters_are_in_no_group(network: PersAM) -> None:
     assert grouped == {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
     network.extractor.requires_grad_(False)
     assert [group["name"] for group in parameter_groups(network)] == ["head", "clinical"]
+
+
+def test_weights_depend_on_seed_and_part_alone() -> None:
+    drawn = []
+    for seed, part, before in ((0, "head", 1), (0, "head", 5), (1, "head", 1), (0, "extractor", 1)):
+        torch.rand(before)
+        seed_weights(seed, part)
+        drawn.append(torch.rand(4))
+    assert torch.equal(drawn[0], drawn[1])
+    assert len({tuple(numbers.tolist()) for numbers in drawn}) == 3

@@ -1,25 +1,93 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a backbone is an extractor: three patches tell."""
+"""Which extractor made a feature (its name, and the SHA-256 of its weights), and whether a backbone is an extractor."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor
+from monai.networks.nets import ResNet
+from monai.networks.nets.resnet import ResNetBottleneck
+from torch import Tensor, nn
 
 from persam_monai.errors import UserError
+from persam_monai.networks.backbones import FILE_HASH
 from persam_monai.networks.extractor import PatchExtractor
-from persam_monai.networks.extractors.identity import extractor_name
 
+# MONAI's functions resnet10 … resnet200 all make a ResNet; bottleneck or not, and blocks by layer, say which.
+_RESNETS = {
+    (False, (1, 1, 1, 1)): "resnet10",
+    (False, (2, 2, 2, 2)): "resnet18",
+    (False, (3, 4, 6, 3)): "resnet34",
+    (True, (3, 4, 6, 3)): "resnet50",
+    (True, (3, 4, 23, 3)): "resnet101",
+    (True, (3, 8, 36, 3)): "resnet152",
+    (True, (3, 24, 36, 3)): "resnet200",
+}
 # Of a patch's features, between alone and among others. Convolutions of another batch size add up in another order:
 # 1e-6 in float32, 1e-3 in half precision. Batch statistics change features by tens of percent.
 _TOLERANCE = 0.01
-
-
 _ONE_SIZE = "Many networks take one size alone: set --patch_extractor#input_size (patches are resized) or --patch_size."
 _MANY_ALONE = (
     "It took three patches at once and must take any number: no statistics over the batch, no number of patches that "
     "was fixed by the export."
 )
+
+
+def extractor_name(backbone: nn.Module) -> str:
+    """What a feature file calls the backbone.
+
+    Returns:
+        The backbone's own ``extractor_name``; of MONAI's ResNets the function that makes them; of others the class.
+
+    Example:
+        >>> from persam_monai.networks import resnet50_backbone
+        >>> extractor_name(resnet50_backbone())
+        'monai.networks.nets.resnet50'
+    """
+    own = getattr(backbone, "extractor_name", None)
+    if isinstance(own, str):
+        return own
+    if type(backbone) is ResNet:
+        layers = [getattr(backbone, f"layer{number}") for number in range(1, 5)]
+        form = isinstance(layers[0][0], ResNetBottleneck), tuple(len(layer) for layer in layers)
+        if form in _RESNETS:
+            return f"monai.networks.nets.{_RESNETS[form]}"
+    return f"{type(backbone).__module__}.{type(backbone).__qualname__}"
+
+
+def weights_sha256(backbone: nn.Module) -> str:
+    """SHA-256 of the weights, in hexadecimal: of two backbones the same exactly if the weights are.
+
+    Of a backbone that is a file (TorchScript, ONNX) it is the file's, of others that of the state dict.
+    """
+    own = getattr(backbone, "weights_sha256", None)
+    return own if isinstance(own, str) else state_sha256(backbone.state_dict())
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a backbone's state dict, in hexadecimal.
+
+    It is over name, type, shape and bytes of each tensor, sorted by name and in row-major order, wherever and in
+    whatever layout they lie. The counts ``num_batches_tracked`` are left out, for they change no feature. Where a file
+    stands for the weights (:class:`~persam_monai.networks.backbones.FileBackbone`), it is the file's.
+    """
+    if set(state) == {FILE_HASH}:
+        return bytes(state[FILE_HASH].tolist()).hex()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+            rows = tensor.detach().cpu().contiguous().flatten()
+            digest.update(rows.view(torch.uint8).numpy().data)  # bytes, for NumPy does not know bfloat16
+    return digest.hexdigest()
+
+
+def brings_weights(backbone: nn.Module) -> bool:
+    """Whether the backbone has weights already: a file has, and a timm network that is pretrained or was given some."""
+    file = isinstance(getattr(backbone, "weights_sha256", None), str)
+    return file or getattr(backbone, "brings_weights", False) is True
 
 
 def check_extractor(extractor: PatchExtractor, patch_size: int, device: torch.device | str = "cpu") -> int:
@@ -55,14 +123,14 @@ def check_extractor(extractor: PatchExtractor, patch_size: int, device: torch.de
             "between alone and beside two others, in eval mode. A row must depend on its own patch: use running "
             "statistics in its batch-norms, and nothing that is computed over the batch."
         )
-    found = together.shape[1]
-    if extractor.feature_dim not in (0, found):
+    size = together.shape[1]
+    if extractor.feature_dim not in (0, size):
         raise UserError(
-            f"The extractor {name} gives {found} features per patch; feature_dim says {extractor.feature_dim}. Set "
-            f"feature_dim of patch_extractor (and of the head) to {found}."
+            f"The extractor {name} gives {size} features per patch; feature_dim says {extractor.feature_dim}. Set "
+            f"feature_dim of patch_extractor (and of the head) to {size}."
         )
-    extractor.feature_dim = found
-    return found
+    extractor.feature_dim = size
+    return size
 
 
 def _patches(size: int) -> Tensor:
@@ -78,7 +146,7 @@ def _features(extractor: PatchExtractor, patches: Tensor, patch_size: int) -> Te
     sizes = f"patch_size is {patch_size}, input_size {extractor.input_size or 'not set'}"
     pixels = extractor.standardise(patches)
     try:
-        found = extractor.backbone(pixels)
+        features = extractor.backbone(pixels)
     except UserError:
         raise
     except Exception as error:  # a foreign network: whatever it raises
@@ -87,27 +155,27 @@ def _features(extractor: PatchExtractor, patches: Tensor, patch_size: int) -> Te
             f"{sizes}. It says: {_gist(error)} {_ONE_SIZE if count > 1 else _MANY_ALONE}"
         ) from error
     expected = f"expected a tensor [{count}, D], one row of features for each patch"
-    if not isinstance(found, Tensor):
-        raise UserError(f"The extractor {name} gives a {type(found).__name__}; {expected}. Wrap it in a module.")
-    if found.dim() != 2 or len(found) != count or found.shape[1] == 0:
+    if not isinstance(features, Tensor):
+        raise UserError(f"The extractor {name} gives a {type(features).__name__}; {expected}. Wrap it in a module.")
+    if features.dim() != 2 or len(features) != count or features.shape[1] == 0:
         raise UserError(
-            f"The extractor {name} gives {list(found.shape)} for {list(pixels.shape)}; {expected}. "
-            f"{_cure(list(found.shape), count)}"
+            f"The extractor {name} gives {list(features.shape)} for {list(pixels.shape)}; {expected}. "
+            f"{_cure(list(features.shape), count)}"
         )
-    if not found.is_floating_point():
-        raise UserError(f"The extractor {name} gives {found.dtype}; {expected}, floating.")
-    if not found.isfinite().all():
+    if not features.is_floating_point():
+        raise UserError(f"The extractor {name} gives {features.dtype}; {expected}, floating.")
+    if not features.isfinite().all():
         raise UserError(
             f"The extractor {name} gives NaN or infinite features. Its weights are damaged, or its pixels were to be "
             f"scaled otherwise: mean is {extractor.pixel_mean.tolist()}, std {extractor.pixel_std.tolist()}."
         )
-    return found.float()
+    return features.float()
 
 
 def _gist(error: Exception) -> str:
-    """The line of an error that says what is wrong: TorchScript puts its traceback first."""
+    """The lines of an error that say what is wrong: TorchScript puts its traceback first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1 if "TorchScript" in lines[0] else 0]
+    return lines[-1] if "TorchScript" in lines[0] else " ".join(lines[:4])
 
 
 def _cure(shape: list[int], count: int) -> str:

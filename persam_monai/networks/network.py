@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole network, and heads by name: a trained model says which one it has, and the same one is built again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from persam_monai.errors import UserError, did_you_mean
+from persam_monai.networks.baselines import ClinicalHead, GatedAttentionMILHead, LateFusionHead, TransformerHead
+from persam_monai.networks.extractor import PatchExtractor
+from persam_monai.networks.head import Attention, Head
+from persam_monai.networks.persam import PersAMHead
+from persam_monai.networks.precision import at_least_float32
+
+# A name in a data file chooses among these and nothing else: no file makes us import what it likes.
+HEADS: dict[str, type[Head]] = {
+    head.__name__: head for head in (PersAMHead, GatedAttentionMILHead, ClinicalHead, LateFusionHead, TransformerHead)
+}
+
+
+def describe_head(head: Head) -> dict[str, Any]:
+    """What :func:`build_head` builds a head's like from: its class's name under ``class``, and its arguments."""
+    return {"class": type(head).__name__, **head.settings}
+
+
+def build_head(description: Mapping[str, Any]) -> Head:
+    """Builds the head that a model card describes.
+
+    Args:
+        description: the name of one of our heads under ``class`` (:class:`PersAMHead` if there is none), and its
+            arguments.
+
+    Raises:
+        UserError: if the name is not one of our heads, or the arguments are not possible.
+
+    Example:
+        >>> build_head({"class": "ClinicalHead", "width": 64}).settings["width"]
+        64
+    """
+    arguments = dict(description)
+    name = arguments.pop("class", PersAMHead.__name__)
+    if not isinstance(name, str) or name not in HEADS:
+        raise UserError(
+            f"The model has a head of the class {name!r}; expected one of {', '.join(HEADS)}."
+            f"{did_you_mean(str(name), HEADS)} For a head of your own, give the config's block head in a file of yours."
+        )
+    try:
+        return HEADS[name](**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The model's head {name} cannot be built as it is described: {error}") from error
+
+
+class PersAM(nn.Module):
+    """The whole network: bags of patches and clinical record to class logits and attentions.
+
+    Args:
+        extractor: a :class:`PatchExtractor`, or a bare backbone ``[n, 3, H, W]`` → ``[n, D]``, which then gets one
+            with ImageNet's pixel statistics.
+        head: a :class:`PersAMHead`, or one of the baselines; with that D as its ``feature_dim``, if it reads patches.
+
+    Raises:
+        ValueError: if extractor and head do not agree on D.
+    """
+
+    def __init__(self, extractor: nn.Module, head: Head) -> None:
+        super().__init__()
+        if not isinstance(extractor, PatchExtractor):
+            extractor = PatchExtractor(extractor, feature_dim=head.feature_dim)
+        if head.reads_patches and extractor.feature_dim != head.feature_dim:
+            raise ValueError(
+                f"feature_dim must agree: the extractor gives {extractor.feature_dim}, the head takes "
+                f"{head.feature_dim}."
+            )
+        self.extractor = extractor
+        self.head = head
+
+    def forward(self, image: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Class logits ``[B, C]``; arguments as in :meth:`attend`."""
+        return self.attend(image, clinical, mask).logits
+
+    @torch.jit.export
+    def attend(self, image: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
+        """Class logits and attentions.
+
+        Args:
+            image: ``[B, 3, N, H, W]``, uint8 or floating, 0–255.
+            clinical: ``[B, sum(clinical_groups)]``, NaN where missing; ``None`` is a record with nothing in it.
+            mask: ``[B, N]`` bool, true where there is a patch; ``None`` where all are real.
+
+        Returns:
+            As :meth:`persam_monai.networks.Head.attend`.
+        """
+        if self.head.reads_patches:
+            features = self.extractor(image, mask)  # [B, D, N]
+        else:
+            features = torch.zeros((image.shape[0], 1, image.shape[2]), device=image.device)  # of any D
+        return self.head.attend(features, clinical, mask)
+
+
+class PersAMOnFeatures(nn.Module):
+    """The network without its extractor, for features that were extracted before.
+
+    What it has learned is named as in :class:`PersAM`, so that an extractor can be put before it afterwards.
+
+    Args:
+        head: as of :class:`PersAM`.
+    """
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, image: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Class logits ``[B, C]``; arguments as in :meth:`attend`."""
+        return self.attend(image, clinical, mask).logits
+
+    @torch.jit.export
+    def attend(self, image: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
+        """Class logits and attentions.
+
+        Args:
+            image: features ``[B, D, N]`` of any floating type.
+            clinical: as of :meth:`PersAM.attend`.
+            mask: as of :meth:`PersAM.attend`.
+
+        Returns:
+            As :meth:`persam_monai.networks.Head.attend`.
+        """
+        return self.head.attend(at_least_float32(image), clinical, mask)
