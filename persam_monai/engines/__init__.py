@@ -2,10 +2,10 @@
 """What the configs run: extraction, training, evaluating, inference."""
 
 from persam_monai.engines.evaluation import evaluate, predict
-from persam_monai.engines.extraction import extract, patches_at_once, slides_to_extract
-from persam_monai.engines.new_slides import new_slides
+from persam_monai.engines.extraction import extract
 from persam_monai.engines.outputs import folds_of, folds_to_go_on_with
 from persam_monai.engines.provenance import describe, provenance
+from persam_monai.engines.slides import new_slides, part_dir, patches_at_once, slides_to_extract
 from persam_monai.engines.training import train
 from persam_monai.engines.wrapper import AttendingNetwork
 
@@ -17,6 +17,7 @@ __all__ = [
     "folds_of",
     "folds_to_go_on_with",
     "new_slides",
+    "part_dir",
     "patches_at_once",
     "predict",
     "provenance",

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 import resource
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,12 +23,8 @@ from torch import nn
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
 from persam_monai.data import BadSlides, BagDataset, BagKey, BagLoader, InOrder, PatchSettings, SlidePatches
-from persam_monai.data.features import Made
-from persam_monai.data.features.fingerprints import ENDS, fingerprint
+from persam_monai.data.features.finding import fingerprint
 from persam_monai.engines import extract
-from persam_monai.engines.extraction import targets
-from persam_monai.engines.extraction.locks import FileLock
-from persam_monai.engines.extraction.writer import SlideFeatures
 from persam_monai.errors import UserError
 from persam_monai.networks import PatchExtractor
 from tests.data.making import Picture, garble, write_slides
@@ -220,7 +213,7 @@ def test_features_that_were_made_otherwise_are_replaced_only_on_request(
 def test_a_slide_that_has_changed_is_noticed(slides: Path, run: Any) -> None:
     made = run(slides)
     shutil.copy(slides / "b.tif", slides / "a.tif")
-    with pytest.raises(UserError, match=r"a\.h5: the slide's file was another") as caught:
+    with pytest.raises(UserError, match=r"a\.h5: it was made of another file") as caught:
         run(slides)
     assert "b.h5" not in str(caught.value)
     run(slides, overwrite=True, num_workers=1)  # this process has the old file open
@@ -240,7 +233,7 @@ def test_a_damaged_file_is_not_taken_for_current(painted: Path, run: Any) -> Non
 
 def test_slides_whose_features_would_have_one_file_are_refused(slides: Path, run: Any) -> None:
     shutil.copy(slides / "a.tif", slides / "a.tiff")
-    with pytest.raises(UserError, match=r"a\.tif \(row 2\) and a\.tiff \(row 3\): .*a\.h5"):
+    with pytest.raises(UserError, match=r"a\.h5: a\.tif \(row 2\) and a\.tiff \(row 3\)"):
         run(slides, names=["a.tif", "a.tiff"])
 
 
@@ -281,7 +274,7 @@ def test_features_that_are_no_numbers_are_refused(painted: Path, run: Any, tmp_p
             red, green, _ = patches.flatten(2).mean(2).unbind(1)
             return super().forward(patches).where((red - green < 0.8)[:, None], torch.nan)
 
-    with pytest.raises(UserError, match=r"NaN or infinite features for slide .*\.tif"):
+    with pytest.raises(UserError, match=r"(a|b|c)\.h5 .*NaN or infinity"):
         run(painted, backbone=Fragile())
     assert not list((tmp_path / "features").rglob(".*"))
 
@@ -353,48 +346,6 @@ def test_a_slide_that_ends_its_worker_is_passed_over(painted: Path, run: Any) ->
     assert found["a.h5"] == whole["a.h5"]
 
 
-def test_half_written_files_and_locks_of_killed_processes_are_cleared_away(painted: Path, run: Any) -> None:
-    made = run(painted)
-    whole = files(made)
-    (made / "a.h5").unlink()
-    for name in (".a.h5.lock", ".a.h5.123.abcd.partial", ".b.h5.lock"):
-        (made / name).write_bytes(b"\0" * 100)
-    (made / ".bb.h5.123.abcd.partial").touch()  # of somebody else
-    assert files(run(painted)) == {**whole, ".bb.h5.123.abcd.partial": b""}
-
-
-def test_without_locks_half_written_files_are_left_to_whoever_may_be_writing_them(
-    painted: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def flock(descriptor: int, how: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    (tmp_path / "features").mkdir()
-    (tmp_path / "features" / ".a.h5.123.abcd.partial").write_bytes(b"half")
-    found = files(run(painted))
-    assert found.pop(".a.h5.123.abcd.partial") == b"half"
-    assert sorted(found) == ["a.h5", "b.h5", "more/c.h5"]
-
-
-def test_patches_that_have_come_are_counted_and_not_added_up_again(tmp_path: Path) -> None:
-    class Counted(torch.Tensor):
-        asked = 0
-
-        def __len__(self) -> int:
-            Counted.asked += 1
-            return int(self.shape[0])
-
-    target = targets.Target(
-        cohort_of(tmp_path, ["a.tif"], None).entries[0], tmp_path / "a.h5", Made(), "float32", False
-    )
-    slide = SlideFeatures(target, FileLock(tmp_path / "lock", None), 120, (256.0, 256.0))
-    complete = [slide.add(torch.zeros(3, 9).as_subclass(Counted), torch.zeros(3, 2)) for _ in range(40)]
-    assert complete == [False] * 39 + [True]
-    assert slide.received == 120
-    assert Counted.asked <= 40
-
-
 @pytest.mark.parametrize("left", [["b.tif"], []])
 def test_a_slide_with_features_that_cannot_be_read_now_is_its_own_problem(
     slides: Path, run: Any, left: list[str]
@@ -415,88 +366,38 @@ def test_a_slide_with_features_that_cannot_be_read_now_is_its_own_problem(
     assert found == whole
 
 
-def test_a_slide_that_cannot_be_read_any_more_when_somebody_else_has_done_it_is_skipped(
+def test_a_slide_that_disappears_before_it_is_read_is_skipped(
     slides: Path, run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = run(slides, to="whole")
+    whole = files(run(slides, to="whole"))
 
     def meanwhile(dataset: BagDataset) -> None:
         look = dataset.source.look
 
-        def look_slowly(*given: Any) -> Any:
-            found = look(*given)
-            shutil.copy(whole / "a.h5", tmp_path / "features" / "a.h5")
-            (slides / "a.tif").unlink()
-            return found
+        def look_and_remove(*given: Any) -> Any:
+            looked = look(*given)
+            (slides / "b.tif").unlink()
+            return looked
 
-        dataset.source.look = look_slowly  # type: ignore[method-assign, assignment]
+        dataset.source.look = look_and_remove  # type: ignore[method-assign, assignment]
 
     with caplog.at_level(logging.INFO):
-        found = files(run(slides, on_bad_slide="skip", prepare=meanwhile))
-    assert "a.tif" in found.pop("skipped_slides.csv").decode()
-    assert found == files(whole)
+        left = files(run(slides, on_bad_slide="skip", prepare=meanwhile))
+    assert "b.tif" in left.pop("skipped_slides.csv").decode()
+    assert left == {name: content for name, content in whole.items() if name != "b.h5"}
     assert "Features of 2 slides" in caplog.text
 
 
-def test_slides_in_other_hands_are_waited_for(
-    painted: Path, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    whole = run(painted, to="whole")
-    folder = tmp_path / "features"
-    finished, given_up = FileLock.take(folder / "a.h5"), FileLock.take(folder / "b.h5")
-    assert finished is not None
-    assert given_up is not None
-    written = []
+def test_two_processes_that_make_the_same_files_leave_them_whole(painted: Path, run: Any, tmp_path: Path) -> None:
+    whole = files(run(painted, to="whole"))
 
-    def let_go() -> None:
-        while not (folder / "more" / "c.h5").exists():
-            time.sleep(0.01)
-        written.append((folder / "b.h5").exists())
-        shutil.copy(whole / "a.h5", folder / "a.h5")
-        finished.release()
-        given_up.release()  # without a file: that process has died
-
-    other = threading.Thread(target=let_go)
-    other.start()
-    with caplog.at_level(logging.INFO):
-        run(painted)
-    other.join()
-    assert written == [False]
-    assert files(folder) == files(whole)
-    assert "The slides that are left (2) are in the hands of other processes" in caplog.text
-    assert "2 written now, 0 were there already, 1 come from other processes" in caplog.text
-
-
-def test_a_slide_that_somebody_made_otherwise_in_between_is_an_error(painted: Path, run: Any, tmp_path: Path) -> None:
-    other = run(painted, to="other", dtype="float32")
-
-    def meanwhile(dataset: BagDataset) -> None:
+    def first(dataset: BagDataset) -> None:
         look = dataset.source.look
 
-        def look_slowly(*given: Any) -> Any:
-            found = look(*given)
-            shutil.copy(other / "b.h5", tmp_path / "features" / "b.h5")
-            return found
+        def look_while_another_extracts(*given: Any) -> Any:
+            run(painted)  # from begin to end, after this one has found nothing to be there
+            return look(*given)
 
-        dataset.source.look = look_slowly  # type: ignore[method-assign, assignment]
+        dataset.source.look = look_while_another_extracts  # type: ignore[method-assign, assignment]
 
-    with pytest.raises(UserError, match=r"b\.h5 was made otherwise: features_dtype was 'float32' and is now 'float16'"):
-        run(painted, prepare=meanwhile)
-    assert not list((tmp_path / "features").rglob(".*"))
-
-
-def test_a_fingerprint_is_of_size_begin_and_end(tmp_path: Path) -> None:
-    content = np.random.default_rng(0).integers(0, 256, 3 << 20, np.uint8)
-    (tmp_path / "slide").write_bytes(content.tobytes())
-    whole = fingerprint(tmp_path / "slide")
-    found = set()
-    for place in (0, (1 << 20) - 1, 2 << 20, (3 << 20) - 1, 1 << 20):
-        other = content.copy()
-        other[place] ^= 1
-        (tmp_path / "slide").write_bytes(other.tobytes())
-        found.add(fingerprint(tmp_path / "slide"))
-    assert len(found) == 5  # the last one lies in the middle, where nobody looks
-    assert whole in found
-    (tmp_path / "slide").write_bytes(content[:100].tobytes())
-    assert fingerprint(tmp_path / "slide") not in found
-    assert ENDS == 1 << 20
+    assert files(run(painted, prepare=first)) == whole

@@ -12,7 +12,7 @@ from torch import nn
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.data import PatchSettings
-from persam_monai.engines.extraction.targets import made_with
+from persam_monai.engines.extraction import made_with
 from persam_monai.engines.joining import check_features, join_extractor
 from persam_monai.errors import UserError
 from persam_monai.model import ModelCard, load_card, load_weights, save_model
@@ -76,7 +76,7 @@ def test_pixels_that_reach_the_extractor_otherwise_are_refused(
 ) -> None:
     card = saved(tmp_path, schema, PersAMOnFeatures(head()), made_with(extractor, PATCHES, "float32", 4).to_dict())
     network = load_weights(PersAM(PatchExtractor(Backbone(), 7, **change), head()), card)
-    with pytest.raises(UserError, match=f"{next(iter(change))}.*: the model has .*, this one has"):
+    with pytest.raises(UserError, match=f"{next(iter(change))}.*: .*but the model has"):
         join_extractor(network, card, PATCHES, str(tmp_path / "extractor.pt"))
 
 

@@ -32,7 +32,9 @@ def entry(slide: str, row: int = 2) -> SlideEntry:
     return SlideEntry(slide, Path("/nowhere", slide), f"P{row}", 0, np.zeros(1, np.float32), None, None, row)
 
 
-def write_ours(path: Path, count: int = 12, dim: int = 5, seed: int = 0, made: Made = MADE, dtype: Any = "f4") -> Path:
+def write_features_file(
+    path: Path, count: int = 12, dim: int = 5, seed: int = 0, made: Made = MADE, dtype: Any = "f4"
+) -> Path:
     """A file of our own."""
     write_features(path, values(count, dim, dtype, seed), positions(count), made, (224.0, 224.0))
     return path

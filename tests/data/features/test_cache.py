@@ -12,11 +12,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from persam_monai.data.features.cache import GB, STALE, FeatureCache, cache_for
-from persam_monai.data.features.head import read_head
-from persam_monai.data.features.stored import StoredFeatures
-from persam_monai.errors import UserError
-from tests.data.features.making import positions, save, values, write_h5, write_ours
+from persam_monai.data.features.cache import GB, FeatureCache, cache_for
+from persam_monai.data.features.file import StoredFeatures, open_features
+from tests.data.features.making import positions, save, values, write_features_file, write_h5
 
 CHOSEN = np.array([5, 0, 11, 4])
 SIZE = 12 * (5 * 4 + 16)  # bytes of a file of 12 patches, 5 features each, in float32, with positions
@@ -24,19 +22,19 @@ SIZE = 12 * (5 * 4 + 16)  # bytes of a file of 12 patches, 5 features each, in f
 
 def ours(folder: Path, count: int) -> list[StoredFeatures]:
     """Files that can be read by rows."""
-    return [StoredFeatures(read_head(write_ours(folder / f"P{i}.h5", seed=i))) for i in range(count)]
+    return [open_features(write_features_file(folder / f"P{i}.h5", seed=i)) for i in range(count)]
 
 
 def chunked(folder: Path, count: int) -> list[StoredFeatures]:
     """Files of chunks that can be read by rows."""
     both = [{"features": values(seed=i), "coords": positions()} for i in range(count)]
-    return [StoredFeatures(read_head(write_h5(folder / f"P{i}.h5", one, chunk=5))) for i, one in enumerate(both)]
+    return [open_features(write_h5(folder / f"P{i}.h5", one, chunk=5)) for i, one in enumerate(both)]
 
 
 def whole(folder: Path, count: int) -> list[StoredFeatures]:
     """Files that can only be read whole."""
     paths = [save(folder / f"P{i}.pt", torch.from_numpy(values(seed=i))) for i in range(count)]
-    return [StoredFeatures(read_head(path)) for path in paths]
+    return [open_features(path) for path in paths]
 
 
 def names(cache: FeatureCache) -> list[str]:
@@ -50,11 +48,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read, read_rows = StoredFeatures.read, StoredFeatures.read_rows
 
     def note(one: StoredFeatures) -> Any:
-        done.append(one.path.stem)
+        done.append(one.info.path.stem)
         return read(one)
 
     def note_rows(one: StoredFeatures, *args: Any) -> Any:
-        done.append(f"{one.path.stem}*")
+        done.append(f"{one.info.path.stem}*")
         return read_rows(one, *args)
 
     monkeypatch.setattr(StoredFeatures, "read", note)
@@ -128,43 +126,14 @@ def test_a_bound_of_0_keeps_nothing(
     assert (cache.nbytes, cache.paths) == (0, [])
 
 
-def test_files_of_work_that_is_over_make_room(tmp_path: Path) -> None:
-    stored, cache = ours(tmp_path, 4), FeatureCache(2 * SIZE)
-    for i in (0, 1):  # one fold, then another
-        cache.rows(stored[i], CHOSEN)
-    for _ in range(STALE * len(stored)):
-        cache.rows(stored[2], CHOSEN)
-        cache.rows(stored[3], CHOSEN)
-    assert sorted(names(cache)) == ["P2", "P3"]
-
-
 def test_a_file_that_was_made_anew_and_looked_into_again_is_read_again(tmp_path: Path) -> None:
     (stored,), cache = ours(tmp_path, 1), FeatureCache(9 * SIZE)
     cache.rows(stored, CHOSEN)
-    path = write_ours(stored.path, 20, seed=7)
+    path = write_features_file(stored.info.path, 20, seed=7)
     os.utime(path, ns=(1, 1))
-    features, _ = cache.rows(StoredFeatures(read_head(path)), np.array([19]))
+    features, _ = cache.rows(open_features(path), np.array([19]))
     np.testing.assert_array_equal(features, values(20, seed=7)[19:])
     assert cache.nbytes == 20 * 36
-
-
-@pytest.mark.parametrize("bound", [0, 9 * SIZE])
-def test_what_is_not_finite_is_found_by_both_ways(tmp_path: Path, bound: int) -> None:
-    features = values()
-    features[4, 1] = np.nan
-    path = write_h5(tmp_path / "P1.h5", {"features": features, "coords": positions()}, chunk=None)
-    cache = FeatureCache(bound)
-    for _ in range(2):
-        with pytest.raises(UserError, match=r"P1\.h5: row 4 "):
-            cache.rows(StoredFeatures(read_head(path)), CHOSEN)
-    assert cache.paths == []
-
-
-def test_a_row_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    (stored,) = ours(tmp_path, 1)
-    for bound in (0, 9 * SIZE):
-        with pytest.raises(IndexError):
-            FeatureCache(bound).rows(stored, np.array([12]))
 
 
 def test_a_process_has_one_cache_for_a_folder_and_its_workers_share_the_bound(tmp_path: Path) -> None:
