@@ -17,7 +17,6 @@ import numpy as np
 from persam_monai.cohort import SlideEntry
 from persam_monai.errors import UserError
 from persam_monai.files import replacing
-from persam_monai.privacy import pseudonym
 from persam_monai.slide_files import files_of_slide
 from persam_monai.slides import PatchCells, SlideHeader
 from persam_monai.slides.header import header_from_dict, header_to_dict
@@ -74,9 +73,7 @@ class IndexCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
-            if logger.isEnabledFor(logging.DEBUG):
-                reason = type(error).__name__  # what it says may name the file
-                logger.debug("The index of slide %s is damaged (%s) and made anew.", pseudonym(entry.slide), reason)
+            logger.debug("The index of slide %s is damaged (%s) and made anew.", entry.slide, error)
             return None
 
     def store(
@@ -110,9 +107,7 @@ class IndexCache:
                 )
         except UserError as error:
             self._writable = False
-            # The file's name is a hash of the slide's that has no key.
-            problem = str(error).replace(str(kept), str(self.folder))
-            logger.warning("What is found in the slides is not kept for the next time: %s", problem)
+            logger.warning("What is found in the slides is not kept for the next time: %s", error)
 
     def _file(self, entry: SlideEntry, patches: Any) -> Path:
         settings = {"slide_mpp": entry.mpp, **vars(patches)}
