@@ -26,7 +26,6 @@ _ROOMS = frozenset(
         "metrics",
         "model",
         "networks",
-        "privacy",
         "settings",
         "slides",
         "summary",

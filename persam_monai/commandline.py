@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from persam_monai.errors import UserError, raise_together
 from persam_monai.overrides import check_head, check_overrides
-from persam_monai.privacy import keep_errors_off_logs
 from persam_monai.settings import check_settings, is_null, is_yes
 
 # `python -m monai.bundle run` binds positional arguments in this order; none of these is an override.
@@ -51,7 +50,7 @@ def begin(config: Mapping[str, Any], debug: bool | str = False) -> None:
     """The first line of every config's ``initialize``.
 
     Refuses overrides that no config key answers to, sets texts as they were typed, and makes the command line end with
-    the message of our own error alone. That is on the screen only: no log gets it.
+    the message of our own error alone.
 
     Args:
         config: what is run, see :func:`running_config`.
@@ -61,7 +60,6 @@ def begin(config: Mapping[str, Any], debug: bool | str = False) -> None:
         UserError: names the unknown override and the key that was probably meant, or settings that are not possible or
             not what was given.
     """
-    keep_errors_off_logs()
     _quieten_engines()
     if not is_yes(debug):
         sys.excepthook = _print_user_error

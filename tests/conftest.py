@@ -21,9 +21,9 @@ if "NVIMGCODEC_EXTENSIONS_PATH" not in os.environ and shutil.which("nvidia-smi")
     _no_extensions = tempfile.TemporaryDirectory(prefix="no-extensions-")  # removed when the tests end
     os.environ["NVIMGCODEC_EXTENSIONS_PATH"] = _no_extensions.name
 
-# What tests find in slides, and the key of their pseudonyms, are not kept among the user's own.
+# What tests find in slides is not kept among the user's own.
 _cache_home = tempfile.TemporaryDirectory(prefix="cache-home-")
-os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CONFIG_HOME"] = _cache_home.name
+os.environ["XDG_CACHE_HOME"] = _cache_home.name
 
 WriteSlide = Callable[..., Path]
 

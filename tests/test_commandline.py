@@ -157,7 +157,6 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def begin(*words: str, debug: bool | str = False, config: dict[str, Any] | None = None) -> None:
         monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-        monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)
         monkeypatch.setattr(sys, "argv", list(words))
         for handler in logging.getLogger().handlers:
             monkeypatch.setattr(handler, "filters", list(handler.filters))
@@ -306,27 +305,6 @@ def test_a_program_is_told_what_monai_makes_of_its_path(started: Callable[..., C
         started("output_dir", "run#1", "run#1", by="program")
     assert "output_dir would be read as 'run::1'" in str(commandline.user_error_in(caught.value))
     assert started("output_dir", "run 1", "run 1", by="program").get_parsed_content("folder") == "run 1/models"
-
-
-def test_logging_an_exception_object_is_let_alone(begun: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
-    begun("pytest")
-    logging.getLogger("someone").warning(ValueError("boom"))
-    assert "boom" in caplog.text
-
-
-@pytest.mark.parametrize("debug", [True, False])
-def test_no_log_gets_what_an_error_says(
-    begun: Callable[..., None], caplog: pytest.LogCaptureFixture, debug: bool
-) -> None:
-    begun("pytest", debug=debug)
-    cell = "Miller"
-    try:
-        raise UserError(f"row 5 has the cell {cell}")
-    except UserError:
-        logging.getLogger("someone").exception("failed")
-    assert "failed" in caplog.text
-    assert "UserError (its message is not logged)" in caplog.text
-    assert f"the cell {cell}" not in caplog.text
 
 
 @pytest.mark.parametrize("debug", [True, False])

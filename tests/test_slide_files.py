@@ -10,7 +10,7 @@ import pytest
 
 from persam_monai.cohort import load_slides
 from persam_monai.data.features.finding import fingerprint
-from persam_monai.data.index_cache import file_identity
+from persam_monai.data.index import file_identity
 from persam_monai.engines import slides_to_extract
 from persam_monai.errors import UserError
 from persam_monai.slide_files import files_of_slide, slide_path, without_ending

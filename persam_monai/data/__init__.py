@@ -2,9 +2,9 @@
 """Slides become bags of patches: chosen, read, collated with a mask, turned on the device."""
 
 from persam_monai.data.bad_slides import BadSlides
-from persam_monai.data.batches import collate_bags
+from persam_monai.data.batches import collate_bags, prepare_bags, turn_patches
 from persam_monai.data.dataset import BagDataset, BagKey
-from persam_monai.data.draws import InOrder, PartitionBags, RandomBags
+from persam_monai.data.draws import InOrder, PartitionBags, RandomBags, generator_for
 from persam_monai.data.features import (
     FeatureFiles,
     FeatureInfo,
@@ -15,13 +15,9 @@ from persam_monai.data.features import (
     read_info,
     write_features,
 )
-from persam_monai.data.index import PatchSettings, SlideIndex, index_slide, index_slides
-from persam_monai.data.index_cache import IndexCache, index_home
+from persam_monai.data.index import IndexCache, PatchSettings, SlideIndex, index_home, index_slide, index_slides
 from persam_monai.data.loader import BagLoader, EpochSampler
-from persam_monai.data.prepare import prepare_bags, turn_patches
-from persam_monai.data.randomness import generator_for
-from persam_monai.data.slide_patches import SlideInstances, SlidePatches
-from persam_monai.data.source import Instances, Source
+from persam_monai.data.source import Instances, SlideInstances, SlidePatches, Source
 
 __all__ = [
     "BadSlides",

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from persam_monai.errors import UserError
 from persam_monai.files import replacing
-from persam_monai.privacy import pseudonym
 from persam_monai.settings import check_settings
 
 logger = logging.getLogger(__name__)
@@ -26,13 +25,10 @@ class SkippedSlide(NamedTuple):
     part: str  # what the slide was for: training, validation, test, inference
     slide: str  # as the table has it
     problem: str
-    pseudonym: str  # what logs and trackers call the slide
 
 
 class BadSlides:
-    """Raises what is wrong with a slide, or writes it down and lets the work go on without the slide.
-
-    The list has the slides' names and problems, and stays where it is. The log has pseudonyms alone.
+    """Raises what is wrong with a slide, or lists it and lets the work go on without the slide.
 
     Args:
         on_bad_slide: ``raise`` or ``skip``.
@@ -59,15 +55,13 @@ class BadSlides:
         """
         if not self.skip:
             raise UserError(f"{problem} {OR_SKIP}")
-        one = SkippedSlide(part, slide, " ".join(str(problem).split()), pseudonym(slide))
-        self.skipped.append(one)
-        where = "" if self.file is None else f" {self.file} says which it is and what is wrong."
-        logger.warning("Skipped slide %s (%s).%s", one.pseudonym, part, where)
+        self.skipped.append(SkippedSlide(part, slide, " ".join(str(problem).split())))
+        logger.warning("Skipped slide %s (%s): %s", slide, part, problem)
         if self._writing:
             self._write()
 
     def begin(self, keep: bool = False) -> None:
-        """Write the list from now on, in the place of an earlier one.
+        """Write the list from now on, in place of an earlier one.
 
         Args:
             keep: leave an earlier list where it is as long as there is nothing to write.
@@ -93,13 +87,7 @@ class BadSlides:
         try:
             with file.open(newline="", encoding="utf-8") as lines:
                 self.skipped = [
-                    SkippedSlide(
-                        row["part"],
-                        row["slide"],
-                        row["problem"],
-                        row.get("pseudonym") or pseudonym(row["slide"]),  # lists had none once
-                    )
-                    for row in csv.DictReader(lines)
+                    SkippedSlide(row["part"], row["slide"], row["problem"]) for row in csv.DictReader(lines)
                 ]
         except (KeyError, csv.Error, UnicodeDecodeError) as error:
             raise UserError(
@@ -108,16 +96,14 @@ class BadSlides:
             ) from error
         if self.skipped:
             logger.warning(
-                "%d slides that were skipped before stay out: %s. Mended ones come back when their lines are taken out "
-                "of %s.",
+                "%d slides that were skipped before stay out. To use mended ones again, delete their lines from %s.",
                 len(self.skipped),
-                ", ".join(one.pseudonym for one in self.skipped),
                 file,
             )
 
     def of(self, part: str) -> dict[str, str]:
         """Problem by slide, of what was skipped in one part."""
-        return {one.slide: one.problem for one in self.skipped if one.part == part}
+        return {line.slide: line.problem for line in self.skipped if line.part == part}
 
     def _write(self) -> None:
         if self.file is None:

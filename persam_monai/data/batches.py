@@ -1,27 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags become a batch: in a worker process, in memory that the training reads from."""
+"""Bags become a batch: collated with a mask on the host, turned and put to the network's arguments on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
 
-from persam_monai.data.dataset import BagDataset, BagKey
-from persam_monai.data.ring import Ring
-from persam_monai.data.workers import Busy
-from persam_monai.errors import UserError
+from persam_monai.data.dataset import ORIENTATIONS
 
 Batch = dict[str, Any]
 
 PADDED = ("mask", "locations", "orientation")  # of a batch, besides the pixels: fields [B, N, …]
-
-_rings: WeakValueDictionary[int, Ring] = WeakValueDictionary()  # of this process, by number
 
 
 def collate_bags(items: Sequence[Mapping[str, Any]]) -> Batch:
@@ -36,28 +28,37 @@ def collate_bags(items: Sequence[Mapping[str, Any]]) -> Batch:
         ``mask`` bool ``[B, N]``, true where a patch is; ``clinical`` float32 ``[B, F]``; ``label`` and ``slide`` int64
         ``[B]``; ``locations`` int64 ``[B, N, 2]``; ``orientation`` uint8 ``[B, N]``.
     """
-    return to_batch(_pad([item["image"] for item in items]), _rest(items))
+    return to_batch({"image": pad([item["image"] for item in items]), **stack_fields(items)})
 
 
-def to_batch(image: np.ndarray, rest: Mapping[str, np.ndarray]) -> Batch:
-    """A batch of tensors that share the arrays' memory.
-
-    Args:
-        image: ``uint8 [B, N, H, W, 3]``, or features ``[B, N, D]``.
-        rest: the other fields.
-    """
-    tensors = {name: torch.from_numpy(array) for name, array in rest.items()}
-    return {"image": _seen(torch.from_numpy(image)), **tensors}
+def to_batch(arrays: Mapping[str, np.ndarray]) -> Batch:
+    """A batch of tensors that share the arrays' memory; ``image`` is ``[B, N, H, W, 3]`` or ``[B, N, D]`` before."""
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {**tensors, "image": tensors["image"].movedim(-1, 1)}
 
 
-def _seen(rows: torch.Tensor) -> torch.Tensor:
-    """``[B, N, H, W, 3]`` as the network sees it, ``[B, 3, N, H, W]``; or ``[B, N, D]`` as ``[B, D, N]``."""
-    return rows.movedim(-1, 1)
+def stack_fields(items: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """All fields of a batch but the pixels."""
+    sizes = np.array([len(item["locations"]) for item in items])
+    return {
+        "mask": np.arange(sizes.max()) < sizes[:, None],
+        "clinical": np.stack([item["clinical"] for item in items]),
+        "label": np.array([item["label"] for item in items], np.int64),
+        "slide": np.array([item["slide"] for item in items], np.int64),
+        "locations": pad([item["locations"] for item in items]),
+        "orientation": pad([item["orientation"] for item in items]),
+    }
 
 
-def _rows(image: torch.Tensor) -> torch.Tensor:
-    """The reverse."""
-    return image.movedim(1, -1)
+def pad(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack arrays [n, …] to [B, N, …] of the largest n, filled up with zeros; a single one is not copied."""
+    if len(arrays) == 1:
+        return np.ascontiguousarray(arrays[0])[None]
+    shape = (len(arrays), max(map(len, arrays)), *arrays[0].shape[1:])
+    stacked = np.zeros(shape, np.result_type(*arrays))  # features may be of two precisions
+    for row, array in zip(stacked, arrays, strict=True):
+        row[: len(array)] = array
+    return stacked
 
 
 def without(batch: Batch, slides: set[int]) -> Batch | None:
@@ -68,143 +69,54 @@ def without(batch: Batch, slides: set[int]) -> Batch | None:
     if not keep:
         return None
     longest = int(batch["mask"][keep].sum(dim=1).max())  # the bag that needed more room may have gone
-    # The pixels stay in the memory layout that they had.
-    rows = _rows(batch["image"])[keep, :longest].contiguous()
-    kept = {name: value[keep] for name, value in batch.items() if name != "image"}
-    return {"image": _seen(rows), **{name: v[:, :longest] if name in PADDED else v for name, v in kept.items()}}
+    kept = {name: value[keep, :longest] if name in PADDED else value[keep] for name, value in batch.items()}
+    rows = batch["image"].movedim(1, -1)[keep, :longest].contiguous()  # the pixels keep their memory layout
+    return {**kept, "image": rows.movedim(-1, 1)}
 
 
-@dataclass
-class Parcel:
-    """A batch on its way from a worker process. The pixels stay where they are, in a slot of a ring.
-
-    Attributes:
-        image: ``uint8 [B, N, H, W, 3]``, unless it lies in a slot; or features ``[B, N, D]``.
-        rest: the other fields of the batch.
-        failures: slides that could not be read, and why.
-        slot: where the pixels lie: number of the ring, of the slot, and their shape.
-        batch: ready to use.
-    """
-
-    image: np.ndarray | None
-    rest: dict[str, np.ndarray]
-    failures: list[tuple[int, str]] = field(default_factory=list)
-    slot: tuple[int, int, tuple[int, ...]] | None = None
-    batch: Batch | None = None
-
-    def open(self) -> Batch | None:
-        """The batch, or ``None`` if no bag could be read."""
-        if self.batch is None and self.rest:
-            image = self.image
-            if self.slot is not None:
-                ring, slot, shape = self.slot
-                image = _rings[ring].received(slot, shape)
-            assert image is not None
-            self.batch = to_batch(image, self.rest)
-            self.image = self.slot = None
-        return self.batch
-
-    def pin_memory(self) -> Parcel:
-        """The same in page-locked memory; the data loader's thread calls this."""
-        batch = self.open()
-        if batch is not None:
-            rows = _seen(_rows(batch["image"]).pin_memory())
-            self.batch = {name: rows if name == "image" else value.pin_memory() for name, value in batch.items()}
-        return self
-
-
-class BagBatches(Dataset[Parcel]):
-    """Whole batches of a dataset's bags.
+def prepare_bags(
+    batch: dict[str, Any], device: str | torch.device | None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[torch.Tensor, torch.Tensor, tuple[()], dict[str, torch.Tensor]]:
+    """``prepare_batch`` of MONAI's engines for bags.
 
     Args:
-        bags: the dataset.
-        busy: where to note which slide is being read.
-        threads: decoding threads.
+        batch: what :func:`collate_bags` returns.
+        device: where to put it.
+        non_blocking: copy asynchronously from pinned memory.
+        kwargs: further arguments of :meth:`torch.Tensor.to`.
+
+    Returns:
+        image ``[B, 3, N, H, W]`` with its patches turned, label ``[B]``, no positional arguments, and the network's
+        keyword arguments ``clinical`` and, if a bag is padded, ``mask``.
     """
 
-    def __init__(self, bags: BagDataset, busy: Busy, threads: int) -> None:
-        self.bags = bags
-        self.busy = busy
-        self.threads = threads
-        self.ring: Ring | None = None
-        self.number = 0
+    def put(name: str) -> torch.Tensor:
+        return batch[name].to(device=device, non_blocking=non_blocking, **kwargs)
 
-    def __len__(self) -> int:
-        return len(self.bags)
-
-    def use(self, ring: Ring | None) -> None:
-        """Take the memory for pixels from ``ring`` from now on."""
-        self.ring = ring
-        self.number = id(ring)
-        if ring is not None:
-            _rings[self.number] = ring
-
-    def __getitems__(self, keys: list[BagKey]) -> Parcel:
-        keys = [key for key in keys if key.slide not in self.bags.skipped]
-        if not keys:
-            return Parcel(None, {})
-        if not self.bags.source.pixels:
-            items, _, failures = self._read(keys, [None] * len(keys))
-            image = _pad([item["image"] for item in items]) if items else None
-            return Parcel(image, _rest(items) if items else {}, failures)
-        sizes = [self.bags.size(key) for key in keys]
-        side = self.bags.source.patches.size
-        image, slot = self._memory((len(keys), max(sizes), side, side, 3))
-        items, good, failures = self._read(keys, [image[i, :size] for i, size in enumerate(sizes)])
-        for i, size in enumerate(sizes):
-            image[i, size:] = 0
-        if len(good) < len(keys):  # some rows hold nothing: what is left moves together
-            if slot is not None and self.ring is not None:
-                image = image.copy()
-                self.ring.free(slot)
-                slot = None
-            image = np.ascontiguousarray(image[good, : max((sizes[i] for i in good), default=0)])
-        place = None if slot is None else (self.number, slot, image.shape)
-        return Parcel(image if slot is None else None, _rest(items) if items else {}, failures, place)
-
-    def _read(
-        self, keys: list[BagKey], places: Sequence[np.ndarray | None]
-    ) -> tuple[list[dict[str, Any]], list[int], list[tuple[int, str]]]:
-        """The items that can be read, which they are, and the slides that cannot, with the reasons."""
-        items, good, failures = [], [], []
-        for i, (key, place) in enumerate(zip(keys, places, strict=True)):
-            with self.busy.with_item(key.slide, str(self.bags.entries[key.slide].path)):
-                try:
-                    items.append(self.bags.read(key, self.threads, place))
-                    good.append(i)
-                except UserError as error:
-                    failures.append((key.slide, str(error)))
-        return items, good, failures
-
-    def _memory(self, shape: tuple[int, ...]) -> tuple[np.ndarray, int | None]:
-        """Room for the pixels of a batch: a slot of this worker's if one is free, else memory of its own."""
-        worker = get_worker_info()
-        if self.ring is not None and worker is not None:
-            slot = self.ring.take(worker.id, int(np.prod(shape)))
-            if slot is not None:
-                return self.ring.array(slot, shape), slot
-        return np.empty(shape, np.uint8), None
+    # Decided by what is on the host: asking a GPU would make it wait for every copy.
+    inputs = {"clinical": put("clinical")}
+    if not bool(batch["mask"].all()):
+        inputs["mask"] = put("mask")
+    return turn_patches(put("image"), batch["orientation"]), put("label"), (), inputs
 
 
-def _rest(items: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """All fields of a batch but the pixels."""
-    sizes = np.array([len(item["locations"]) for item in items])
-    return {
-        "mask": np.arange(sizes.max()) < sizes[:, None],
-        "clinical": np.stack([item["clinical"] for item in items]),
-        "label": np.array([item["label"] for item in items], np.int64),
-        "slide": np.array([item["slide"] for item in items], np.int64),
-        "locations": _pad([item["locations"] for item in items]),
-        "orientation": _pad([item["orientation"] for item in items]),
-    }
+def turn_patches(image: torch.Tensor, orientation: torch.Tensor) -> torch.Tensor:
+    """Rotate and flip each patch by its own code.
 
+    Args:
+        image: ``[B, 3, N, H, W]`` with H = W.
+        orientation: ``[B, N]`` on the host, 0 to 7: code % 4 quarter turns counter-clockwise, then a left–right
+            flip from 4 on.
 
-def _pad(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack arrays [n, …] to [B, N, …] of the largest n, filled up with zeros."""
-    if len(arrays) == 1:
-        return np.ascontiguousarray(arrays[0])[None]
-    shape = (len(arrays), max(map(len, arrays)), *arrays[0].shape[1:])
-    stacked = np.zeros(shape, np.result_type(*arrays))  # features may be of two precisions
-    for row, array in zip(stacked, arrays, strict=True):
-        row[: len(array)] = array
-    return stacked
+    Returns:
+        ``[B, 3, N, H, W]``, in the memory layout of the input.
+    """
+    if not bool(orientation.any()):
+        return image
+    patches = image.permute(0, 2, 3, 4, 1).flatten(0, 1)  # [B·N, H, W, 3], a view
+    turned = torch.empty_like(patches)
+    for code in range(ORIENTATIONS):
+        chosen = (orientation.flatten() == code).nonzero().squeeze(1).to(image.device, non_blocking=True)  # [n]
+        some = torch.rot90(patches[chosen], code % 4, dims=(1, 2))  # [n, H, W, 3]
+        turned[chosen] = some.flip(2) if code >= 4 else some
+    return turned.unflatten(0, list(orientation.shape)).permute(0, 4, 1, 2, 3)  # [B, 3, N, H, W]

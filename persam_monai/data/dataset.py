@@ -11,8 +11,7 @@ from torch.utils.data import Dataset
 
 from persam_monai.cohort import Cohort, SlideEntry
 from persam_monai.data.bad_slides import OR_SKIP, BadSlides
-from persam_monai.data.draws import Draw
-from persam_monai.data.randomness import generator_for
+from persam_monai.data.draws import Draw, generator_for
 from persam_monai.data.source import Instances, Source
 from persam_monai.errors import UserError, raise_together
 from persam_monai.settings import is_yes
@@ -39,7 +38,7 @@ class BagDataset(Dataset[dict[str, Any]]):
         source: where they come from: :class:`~persam_monai.data.SlidePatches` or
             :class:`~persam_monai.data.FeatureFiles`.
         augment: give every patch a random orientation (applied later, on the device); features have none.
-        seed: seed of the places inside the cells and of the orientations.
+        seed: seed of the locations inside the cells and of the orientations.
         label: what the bags are for, shown by progress bars.
         bad_slides: what happens to slides that cannot be used; by default the first one is an error.
 
@@ -79,23 +78,24 @@ class BagDataset(Dataset[dict[str, Any]]):
         Raises:
             UserError: lists every slide that cannot be used, or, where they are skipped, says that none is left.
         """
-        if self._instances is None:
-            found = self.source.look(self.entries, self.label)
-            problems = {i: one for i, one in enumerate(found) if isinstance(one, UserError)}
-            if not self.bad_slides.skip:
-                raise_together(
-                    f"Some slides cannot be used. {OR_SKIP} Problems", [str(one) for one in problems.values()]
-                )
-            self._instances = [None if isinstance(one, UserError) else one for one in found]
-            before = self.bad_slides.of(self.label)
-            self.skipped = {i for i, entry in enumerate(self.entries) if entry.slide in before}
-            for i, problem in problems.items():
-                self.skip(i, problem)
-            if len(self.skipped) == len(self.entries):  # all stand on the list of an earlier part
-                raise UserError(
-                    f"Not one of the {len(self.entries)} slides for {self.label} can be used; {self.bad_slides.file} "
-                    "lists them all. Take off it those that have been mended."
-                )
+        if self._instances is not None:
+            return self
+        looked = self.source.look(self.entries, self.label)
+        problems = {i: problem for i, problem in enumerate(looked) if isinstance(problem, UserError)}
+        if not self.bad_slides.skip:
+            raise_together(
+                f"Some slides cannot be used. {OR_SKIP} Problems", [str(problem) for problem in problems.values()]
+            )
+        self._instances = [None if isinstance(result, UserError) else result for result in looked]
+        before = self.bad_slides.of(self.label)
+        self.skipped = {i for i, entry in enumerate(self.entries) if entry.slide in before}
+        for i, problem in problems.items():
+            self.skip(i, problem)
+        if len(self.skipped) == len(self.entries):  # all stand on the list of an earlier part
+            raise UserError(
+                f"Not one of the {len(self.entries)} slides for {self.label} can be used; {self.bad_slides.file} "
+                "lists them all. Take off it those that have been mended."
+            )
         return self
 
     def skip(self, slide: int, problem: UserError | str) -> None:
@@ -137,9 +137,9 @@ class BagDataset(Dataset[dict[str, Any]]):
 
     def _counts(self) -> Iterator[tuple[int, int]]:
         """The slides that are not skipped, each with its number of bags."""
-        for slide, one in enumerate(self.instances):
-            if one is not None and slide not in self.skipped:
-                yield slide, self.draw.count(len(one))
+        for slide, instances in enumerate(self.instances):
+            if instances is not None and slide not in self.skipped:
+                yield slide, self.draw.count(len(instances))
 
     def size(self, key: BagKey) -> int:
         """Number of patches in a bag."""
@@ -162,11 +162,11 @@ class BagDataset(Dataset[dict[str, Any]]):
         Raises:
             UserError: if the slide cannot be read.
         """
-        entry, one = self.entries[key.slide], self.instances[key.slide]
-        assert one is not None
+        entry, instances = self.entries[key.slide], self.instances[key.slide]
+        assert instances is not None
         chosen = self._choose(key)
         generator = generator_for(self.seed, entry.slide, key.epoch, key.bag)
-        image, locations = one.read(chosen, generator, threads, out)
+        image, locations = instances.read(chosen, generator, threads, out)
         orientations = ORIENTATIONS if self.augment and self.source.pixels else 1
         orientation = generator.integers(0, orientations, size=len(chosen), dtype=np.uint8)
         return {
@@ -179,6 +179,6 @@ class BagDataset(Dataset[dict[str, Any]]):
         }
 
     def _choose(self, key: BagKey) -> np.ndarray:
-        one = self.instances[key.slide]
-        assert one is not None
-        return self.draw.choose(len(one), self.entries[key.slide].slide, key.epoch, key.bag)
+        instances = self.instances[key.slide]
+        assert instances is not None
+        return self.draw.choose(len(instances), self.entries[key.slide].slide, key.epoch, key.bag)

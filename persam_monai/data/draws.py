@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which cells of a slide make which bag."""
+"""Which cells of a slide make which bag, drawn by counter: a draw depends on what it is for, never on earlier ones."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,8 +11,23 @@ from typing import Protocol
 
 import numpy as np
 
-from persam_monai.data.randomness import generator_for
 from persam_monai.settings import check_settings
+
+
+def generator_for(*key: int | str) -> np.random.Generator:
+    """A random generator that is a pure function of ``key``.
+
+    The same key gives the same numbers in any process, in any order and after a resume.
+
+    Args:
+        key: what the draw is for, e.g. ``(seed, slide, epoch, bag)``.
+
+    Example:
+        >>> bool(generator_for(0, "slide", 3).random() == generator_for(0, "slide", 3).random())
+        True
+    """
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 class Draw(Protocol):

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the bags need to know of each slide before any patch is read."""
+"""What the bags need to know of each slide before any patch is read, kept for the next time."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -13,11 +20,19 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from persam_monai.cohort import SlideEntry
-from persam_monai.data.index_cache import IndexCache, file_identity
 from persam_monai.data.workers import Busy, WorkerDied, as_it_is, decoding_threads, watch
 from persam_monai.errors import UserError
+from persam_monai.files import replacing
 from persam_monai.settings import check_settings
+from persam_monai.slide_files import files_of_slide
 from persam_monai.slides import PatchCells, Slide, SlideHeader, patch_cells, tissue_mask
+from persam_monai.slides.header import header_from_dict, header_to_dict
+from persam_monai.slides.packed import PackedMask
+
+logger = logging.getLogger(__name__)
+
+PAIRS = ("run", "step", "downsample", "extent")  # of PatchCells: a value for x and one for y
+FORM = 3  # of kept indices and of how tissue is found; whoever changes either counts on
 
 
 @dataclass(frozen=True)
@@ -89,22 +104,22 @@ def index_slides(
         entries: the cohort's slides.
         patches: what a patch is.
         label: what the slides are for, shown by the progress bar.
-        cache: what was found before, if it is kept.
+        cache: indices of earlier runs, if they are kept.
         num_workers: worker processes; 0 looks in the calling process. A slide that crashes a worker is an error like
             any other.
         index: looks into one slide.
 
     Returns:
-        For each slide what was found, or what is wrong with it.
+        For each slide its index, or what is wrong with it.
     """
-    found: dict[int, SlideIndex | UserError] = {}
+    indices: dict[int, SlideIndex | UserError] = {}
     if cache is not None:
         kept = ((i, cache.find(entry, patches)) for i, entry in enumerate(entries))
-        found = {i: SlideIndex(*one) for i, one in kept if one is not None}
-    before = [file_identity(entry.path) for entry in entries]
+        indices = {i: known for i, known in kept if known is not None}
+    identities = [file_identity(entry.path) for entry in entries]  # before: if a file changes meanwhile, it shows
     jobs = _Jobs(entries, patches, index, Busy(num_workers))
-    with tqdm(desc=f"Looking into slides ({label})", total=len(entries), initial=len(found), unit="slide") as bar:
-        while missing := [i for i in range(len(entries)) if i not in found]:
+    with tqdm(desc=f"Looking into slides ({label})", total=len(entries), initial=len(indices), unit="slide") as bar:
+        while missing := [i for i in range(len(entries)) if i not in indices]:
             loader = DataLoader(
                 jobs,
                 None,
@@ -114,18 +129,18 @@ def index_slides(
                 generator=torch.Generator(),  # so that iterating draws nothing from the global generator
             )
             try:
-                for i, one in watch(loader, jobs.busy, len(missing)):
-                    found[i] = one
-                    if cache is not None and isinstance(one, SlideIndex):
-                        cache.store(entries[i], patches, one.header, one.cells, before[i])
+                for i, result in watch(loader, jobs.busy, len(missing)):
+                    indices[i] = result
+                    if cache is not None and isinstance(result, SlideIndex):
+                        cache.store(entries[i], patches, result, identities[i])
                     bar.update()
             except WorkerDied as death:
                 if not death.its_fault or death.item is None:
                     slide = "" if death.item is None else f" The slide was {entries[death.item].path}."
                     raise UserError(f"Slides cannot be looked into: {death}{slide} Lower --num_workers.") from death
-                found[death.item] = UserError(f"Slide {entries[death.item].path} cannot be used: {death}")
+                indices[death.item] = UserError(f"Slide {entries[death.item].path} cannot be used: {death}")
                 bar.update()
-    return [found[i] for i in range(len(entries))]
+    return [indices[i] for i in range(len(entries))]
 
 
 class _Jobs(Dataset[tuple[int, SlideIndex | UserError]]):
@@ -144,10 +159,102 @@ class _Jobs(Dataset[tuple[int, SlideIndex | UserError]]):
         self.busy = busy
 
     def __getitem__(self, i: int) -> tuple[int, SlideIndex | UserError]:
-        with self.busy.with_item(i, str(self.entries[i].path)):
+        with self.busy.with_item(i):
             try:
                 return i, self.index(self.entries[i], self.patches)
             except UserError as error:
                 return i, error
             except MemoryError as error:  # what a damaged file claims to hold can be any number
                 return i, UserError(f"Slide {self.entries[i].path} does not fit into memory ({error}); is it damaged?")
+
+
+def index_home() -> str | None:
+    """Where indices are kept by default: ``persam_monai/index`` in the user's cache folder (XDG base directories).
+
+    Returns:
+        ``None`` for a user without a home, such as a container's.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return None if home.startswith("~") else os.path.join(home, "persam_monai", "index")
+
+
+class IndexCache:
+    """A folder with one file per slide and settings.
+
+    A kept index holds as long as the slide's files have the same sizes and times of change. Processes may share the
+    folder: files are replaced whole.
+
+    Args:
+        folder: made when the first index is kept.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).expanduser()
+        self._writable = True
+
+    def find(self, entry: SlideEntry, patches: PatchSettings) -> SlideIndex | None:
+        """A slide's index, or ``None`` if it is not known, out of date or damaged.
+
+        Args:
+            entry: the slide.
+            patches: what it was looked into with.
+        """
+        try:
+            with np.load(self._file(entry, patches), allow_pickle=False) as stored:
+                about = json.loads(bytes(stored["about"]))
+                if about["identity"] != file_identity(entry.path):
+                    return None
+                tissue = PackedMask(stored["bits"], int(about["width"]), (about["scale"][0], about["scale"][1]))
+                run, step, downsample, extent = ((about[name][0], about[name][1]) for name in PAIRS)
+                cells = PatchCells(
+                    stored["origins"], stored["choices"], run, step, downsample, extent, tissue, about["min_tissue"]
+                )
+                return SlideIndex(header_from_dict(about["header"], entry.path), cells)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
+            logger.debug("The index of slide %s is damaged (%s) and made anew.", entry.slide, error)
+            return None
+
+    def store(self, entry: SlideEntry, patches: PatchSettings, index: SlideIndex, identity: list[int] | None) -> None:
+        """Keep a slide's index. Where nothing can be written, a warning says so once and work goes on.
+
+        Args:
+            entry: the slide.
+            patches: what it was looked into with.
+            index: what came of it.
+            identity: of the slide's files before it was looked into; ``None`` keeps nothing.
+        """
+        if not self._writable or identity is None:
+            return
+        cells = index.cells
+        about = {
+            "identity": identity,
+            "header": header_to_dict(index.header),
+            "width": cells.tissue.width,
+            "scale": cells.tissue.scale,
+            **{name: getattr(cells, name) for name in (*PAIRS, "min_tissue")},
+        }
+        text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        try:
+            with replacing(self._file(entry, patches)) as partial, partial.open("wb") as file:
+                np.savez_compressed(
+                    file, about=text, bits=cells.tissue.bits, origins=cells.origins, choices=cells.choices
+                )
+        except UserError as error:
+            self._writable = False
+            logger.warning("What is found in the slides is not kept for the next time: %s", error)
+
+    def _file(self, entry: SlideEntry, patches: PatchSettings) -> Path:
+        settings = [float(v) if isinstance(v, int) else v for v in (entry.mpp, *vars(patches).values())]  # 1 is 1.0
+        key = (FORM, os.path.realpath(entry.path), *settings)
+        return self.folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.npz"
+
+
+def file_identity(path: Path) -> list[int] | None:
+    """Changes when one of the slide's files does; ``None`` if they cannot be looked at."""
+    try:
+        files = [file.stat() for file in files_of_slide(path)]
+    except OSError:
+        return None
+    return [number for status in files for number in (status.st_size, status.st_mtime_ns)]

@@ -1,25 +1,124 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags on their way to the device."""
+"""Bags are read in worker processes, batch by batch, and reach the training through shared memory."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, get_worker_info
 
-from persam_monai.data.batches import BagBatches, Batch, without
+from persam_monai.data.batches import Batch, pad, stack_fields, to_batch, without
 from persam_monai.data.dataset import BagDataset, BagKey
-from persam_monai.data.randomness import generator_for
+from persam_monai.data.draws import generator_for
 from persam_monai.data.ring import Ring
 from persam_monai.data.workers import Busy, WorkerDied, as_it_is, threads_per_worker, watch
 from persam_monai.errors import UserError
 
 PREFETCHED = 2  # batches that a worker reads ahead
 SLOTS = PREFETCHED + 2  # of memory per worker: what is read ahead, what is being read, what the training holds
+
+
+@dataclass
+class Parcel:
+    """A batch on its way from a worker process. Pixels that lie in a slot of a ring stay there.
+
+    Attributes:
+        arrays: fields of the batch, empty if no bag could be read; without ``image`` if that lies in a slot.
+        failures: slides that could not be read, and why.
+        slot: where the pixels lie: number of the ring, of the slot, and their shape.
+        batch: ready to use.
+    """
+
+    arrays: dict[str, np.ndarray]
+    failures: list[tuple[int, str]] = field(default_factory=list)
+    slot: tuple[int, int, tuple[int, ...]] | None = None
+    batch: Batch | None = None
+
+    def open(self) -> Batch | None:
+        """The batch, or ``None`` if no bag could be read."""
+        if self.batch is None and self.arrays:
+            if self.slot is not None:
+                number, slot, shape = self.slot
+                self.arrays["image"] = Ring.numbered(number).received(slot, shape)
+            self.batch = to_batch(self.arrays)
+            self.arrays, self.slot = {}, None
+        return self.batch
+
+    def pin_memory(self) -> Parcel:
+        """The same in page-locked memory; the data loader's thread calls this."""
+        batch = self.open()
+        if batch is not None:
+            rows = batch["image"].movedim(1, -1).pin_memory()  # pinning keeps no other memory layout
+            others = {name: value.pin_memory() for name, value in batch.items() if name != "image"}
+            self.batch = {"image": rows.movedim(-1, 1), **others}
+        return self
+
+
+class BagBatches(Dataset[Parcel]):
+    """Whole batches of a dataset's bags, as a dataset that worker processes go through.
+
+    Args:
+        bags: the dataset.
+        busy: where to note which slide is being read.
+        threads: decoding threads.
+
+    Attributes:
+        ring: memory for pixels, if there is any.
+    """
+
+    def __init__(self, bags: BagDataset, busy: Busy, threads: int) -> None:
+        self.bags = bags
+        self.busy = busy
+        self.threads = threads
+        self.ring: Ring | None = None
+
+    def __len__(self) -> int:
+        return len(self.bags)
+
+    def __getitems__(self, keys: list[BagKey]) -> Parcel:
+        keys = [key for key in keys if key.slide not in self.bags.skipped]
+        slot, rows = self._take_slot(keys)
+        items: list[dict[str, Any]] = []
+        failures: list[tuple[int, str]] = []
+        for key, row in zip(keys, rows, strict=True):
+            with self.busy.with_item(key.slide):
+                try:
+                    items.append(self.bags.read(key, self.threads, row))
+                except UserError as error:
+                    failures.append((key.slide, str(error)))
+        fields = stack_fields(items) if items else {}
+        if slot is not None and not failures:
+            return Parcel(fields, slot=slot)
+        if items:
+            fields["image"] = pad([item["image"] for item in items])
+        if slot is not None and self.ring is not None:  # of its rows some hold nothing, so the others do not stay there
+            fields = {name: array.copy() for name, array in fields.items()}
+            self.ring.free(slot[1])
+        return Parcel(fields, failures)
+
+    def _take_slot(
+        self, keys: Sequence[BagKey]
+    ) -> tuple[tuple[int, int, tuple[int, ...]] | None, Sequence[np.ndarray | None]]:
+        """A free slot of this worker's for the pixels of a batch, and each bag's rows in it; else ``None``."""
+        worker = get_worker_info()
+        if self.ring is not None and worker is not None and keys:
+            sizes = [self.bags.size(key) for key in keys]
+            side = self.bags.source.patches.size
+            shape = (len(keys), max(sizes), side, side, 3)
+            slot = self.ring.take(worker.id, math.prod(shape))
+            if slot is not None:
+                image = self.ring.array(slot, shape)
+                for bag, size in zip(image, sizes, strict=True):
+                    bag[size:] = 0
+                return (self.ring.number, slot, shape), [bag[:size] for bag, size in zip(image, sizes, strict=True)]
+        return None, [None] * len(keys)
 
 
 class Order:
@@ -106,6 +205,9 @@ class BagLoader(DataLoader[Any]):
         UserError: on iterating, if a slide cannot be read.
     """
 
+    dataset: BagBatches
+    batch_size: int
+
     def __init__(
         self,
         dataset: BagDataset,
@@ -117,23 +219,24 @@ class BagLoader(DataLoader[Any]):
         threads: int | None = None,
     ) -> None:
         self.bags = dataset
+        self.epoch_sampler = EpochSampler(dataset, shuffle, seed)
         with warnings.catch_warnings():
             # More workers than cores: as was asked for.
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             super().__init__(
                 BagBatches(dataset, Busy(num_workers), threads or threads_per_worker(num_workers)),
                 batch_size=batch_size,
-                sampler=EpochSampler(dataset, shuffle, seed),
+                sampler=self.epoch_sampler,
                 num_workers=num_workers,
                 collate_fn=as_it_is,
                 pin_memory=pin_memory,
                 prefetch_factor=PREFETCHED if num_workers else None,
+                multiprocessing_context="fork" if num_workers else None,  # workers inherit the ring
                 generator=torch.Generator(),  # so that iterating draws nothing from the global generator
             )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        assert isinstance(self.sampler, EpochSampler)
-        return self.batches(self.sampler.order())
+        return self.batches(self.epoch_sampler.order())
 
     def batches(self, keys: Iterable[BagKey]) -> Generator[Batch, None, None]:
         """Read other bags than an epoch's.
@@ -141,11 +244,9 @@ class BagLoader(DataLoader[Any]):
         Args:
             keys: the bags, in order; taken one by one, a few batches before they are needed.
         """
-        assert isinstance(self.sampler, EpochSampler)
-        assert self.batch_size is not None
         order = Order(keys)
         while True:
-            self.sampler.current = order
+            self.epoch_sampler.current = order
             try:
                 for batch in self._batches(order):
                     order.receive(self.batch_size)
@@ -153,20 +254,24 @@ class BagLoader(DataLoader[Any]):
                         yield batch
                 return
             except WorkerDied as death:
-                slide = death.item
-                if slide is None or not death.its_fault:
-                    raise self._cannot_go_on(death) from death
+                path = None if death.item is None else self.bags.entries[death.item].path
+                if death.item is None or not death.its_fault:
+                    slide = "" if path is None else f" The slide was {path}."
+                    raise UserError(
+                        f"Slides can no longer be read: {death}{slide} Lower --num_workers or --bag_size."
+                    ) from death
                 # The borders of the batches stay where they were; the slide's bags are passed over.
-                self.bags.skip(slide, f"Slide {self.bags.entries[slide].path} cannot be read: {death}")
+                self.bags.skip(death.item, f"Slide {path} cannot be read: {death}")
             finally:
-                self.sampler.current = None
+                self.epoch_sampler.current = None
 
     def _batches(self, order: Order) -> Iterator[Batch | None]:
         """The batches of ``order``, which the sampler names; ``None`` where no bag of a batch can be used."""
-        assert isinstance(self.dataset, BagBatches)
-        assert self.batch_size is not None
-        ring = self._ring()  # held until the end: the dataset may be given another one in between
-        self.dataset.use(ring)
+        ring = None  # held until the end: the dataset may be given another one in between
+        if self.num_workers and self.bags.source.pixels:
+            side = self.bags.source.patches.size
+            ring = Ring(self.num_workers, SLOTS, self.batch_size * self.bags.draw.bag_size * side * side * 3)
+        self.dataset.ring = ring
         try:
             expected = None if order.left is None else -(-order.left // self.batch_size)
             for parcel in watch(self, self.dataset.busy, expected):
@@ -175,15 +280,4 @@ class BagLoader(DataLoader[Any]):
                 batch = parcel.open()
                 yield None if batch is None else without(batch, self.bags.skipped)
         finally:
-            self.dataset.use(None)
-
-    def _cannot_go_on(self, death: WorkerDied) -> UserError:
-        slide = "" if death.item is None else f" The slide was {self.bags.entries[death.item].path}."
-        return UserError(f"Slides can no longer be read: {death}{slide} Lower --num_workers or --bag_size.")
-
-    def _ring(self) -> Ring | None:
-        if not self.num_workers or not self.bags.source.pixels:
-            return None
-        assert self.batch_size is not None
-        side = self.bags.source.patches.size
-        return Ring(self.num_workers, SLOTS, self.batch_size * self.bags.draw.bag_size * side * side * 3)
+            self.dataset.ring = None

@@ -8,40 +8,49 @@ patches/s of 7,200 (JPEG, two workers on two cores).
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import weakref
-from multiprocessing.reduction import DupFd
-from typing import Any
 
 import numpy as np
 
 PAGE = mmap.PAGESIZE
 
+_rings: weakref.WeakValueDictionary[int, Ring] = weakref.WeakValueDictionary()  # made in this process, by number
+
 
 class Ring:
     """Slots of shared memory, each owned by one worker.
 
-    A slot's flag is set by its worker and cleared by the receiving process, so no lock is needed. Not in ``/dev/shm``,
-    which containers keep small: an anonymous file of the kernel's.
+    A slot's flag is set by its worker and cleared by the receiving process, so no lock is needed. The memory is an
+    anonymous file of the kernel's, for processes forked from this one, and not in ``/dev/shm``, which containers keep
+    small.
 
     Args:
         workers: worker processes.
         slots: of each worker.
         size: bytes of a slot; memory is taken only where it is written.
+
+    Attributes:
+        number: names the ring in the process that made it.
     """
 
     def __init__(self, workers: int, slots: int, size: int) -> None:
         self.slots = slots
         self.size = -(-size // PAGE) * PAGE
+        self.number = id(self)
         self._flags = -(-workers * slots // PAGE) * PAGE  # bytes before the first slot
-        self._file = os.memfd_create("bags")
-        os.ftruncate(self._file, self._flags + workers * slots * self.size)
-        self._map()
+        file = os.memfd_create("bags")
+        os.ftruncate(file, self._flags + workers * slots * self.size)
+        self._memory = mmap.mmap(file, 0)
+        os.close(file)
+        _rings[self.number] = self
 
-    def _map(self) -> None:
-        self._memory = mmap.mmap(self._file, 0)
-        weakref.finalize(self, os.close, self._file)
+    @staticmethod
+    def numbered(number: int) -> Ring:
+        """A ring of this process."""
+        return _rings[number]
 
     def take(self, worker: int, size: int) -> int | None:
         """A free slot of a worker's, now taken; ``None`` if there is none, or it has fewer than ``size`` bytes."""
@@ -58,7 +67,7 @@ class Ring:
     def array(self, slot: int, shape: tuple[int, ...]) -> np.ndarray:
         """A slot's memory as ``uint8`` of ``shape``."""
         begin = self._flags + slot * self.size
-        return np.frombuffer(self._memory, np.uint8, int(np.prod(shape)), begin).reshape(shape)
+        return np.frombuffer(self._memory, np.uint8, math.prod(shape), begin).reshape(shape)
 
     def received(self, slot: int, shape: tuple[int, ...]) -> np.ndarray:
         """The same; the slot is given back when nothing refers to the array any more."""
@@ -69,11 +78,3 @@ class Ring:
     def _free_in(self, process: int, slot: int) -> None:
         if os.getpid() == process:  # a forked worker inherits the arrays, and must not give back what is not its own
             self.free(slot)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in vars(self).items() if name != "_memory"}
-        return {**state, "_file": DupFd(self._file)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update({**state, "_file": state["_file"].detach()})
-        self._map()

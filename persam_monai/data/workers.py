@@ -13,41 +13,37 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
+from torch._C import _error_if_any_worker_fails
 from torch.utils.data import DataLoader, get_worker_info
 
-from persam_monai.data.last_words import reading
-
-_raise_deaths: Any = None  # PyTorch's handler of SIGCHLD
-_handler_of_others: Any = signal.SIG_DFL
-
-
+END = object()  # of a data loader
 # What a library does to a process when it crashes. Others come from outside, such as SIGKILL when memory runs out.
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
-
-
-END = object()  # of a data loader
 
 
 class WorkerDied(Exception):
     """A worker process was ended by a signal, or by a library that called ``exit``.
 
-    Attributes:
+    Args:
         item: what it was busy with, or ``None`` if that is not known.
+        code: its exit code: a status, or the negative number of a signal.
+
+    Attributes:
+        item: as above.
         its_fault: whether that item may be the cause.
     """
 
-    def __init__(self, item: int | None, number: int, is_status: bool = False) -> None:
-        if is_status:
-            how = f"ended itself with status {number}; a library for images gave up"
-        else:
-            name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-            cause = (
-                "the system may have run out of memory" if number == signal.SIGKILL else "a library for images crashed"
-            )
-            how = f"was ended by {name}; {cause if number in (*CRASHES, signal.SIGKILL) else 'somebody stopped it'}"
+    def __init__(self, item: int | None, code: int) -> None:
+        crashed = code > 0 or -code in CRASHES
+        names = {number.value: number.name for number in signal.Signals}
+        how = f"ended with status {code}" if code > 0 else f"was ended by {names.get(-code, f'signal {-code}')}"
+        if crashed:
+            how += "; a library for images crashed"
+        elif -code == signal.SIGKILL:
+            how += "; the system may have run out of memory"
         super().__init__(f"the process that was reading {how}.")
         self.item = item
-        self.its_fault = item is not None and (is_status or number in CRASHES)
+        self.its_fault = item is not None and crashed
 
 
 class Busy:
@@ -61,21 +57,15 @@ class Busy:
         self._items = multiprocessing.RawArray("q", [-1] * max(1, num_workers))
 
     @contextmanager
-    def with_item(self, item: int, name: str) -> Iterator[None]:
-        """Note that this worker works on ``item`` (at least 0) until the block ends.
-
-        In the calling process there is nobody to look: its last words name ``name``.
-        """
+    def with_item(self, item: int) -> Iterator[None]:
+        """Note that this worker works on ``item`` (at least 0) until the block ends."""
         worker = get_worker_info()
-        if worker is None:
-            with reading(name):
-                yield
-            return
-        self._items[worker.id] = item
+        number = 0 if worker is None else worker.id
+        self._items[number] = item
         try:
             yield
         finally:
-            self._items[worker.id] = -1
+            self._items[number] = -1
 
     def of(self, worker: int) -> int | None:
         """What a worker was last busy with; ``None``: with nothing."""
@@ -98,12 +88,13 @@ def watch(loader: DataLoader[Any], busy: Busy, expected: int | None) -> Iterator
     Raises:
         WorkerDied: if a worker process is ended by a signal, or ends itself while it is busy.
     """
-    _remember_handler()
-    iterator = DataLoader.__iter__(loader)
+    with _handling_deaths(signal.SIG_DFL):  # PyTorch sets its own handler with the first loader of a process
+        iterator = DataLoader.__iter__(loader)
     workers = getattr(iterator, "_workers", ())
     try:
         for number in count(1) if expected is None else range(1, expected + 1):
-            with _told_of_deaths(bool(workers)):
+            with _handling_deaths(_raise_deaths):
+                _raise_deaths()  # of those that died since the last item
                 item = next(iterator, END)
             if item is END:
                 return
@@ -116,46 +107,33 @@ def watch(loader: DataLoader[Any], busy: Busy, expected: int | None) -> Iterator
             item, code = busy.of(number), process.exitcode
             if code is not None and (code < 0 or (code > 0 and item is not None)):
                 busy.forget(number)
-                raise WorkerDied(item, abs(code), is_status=code > 0) from error
+                raise WorkerDied(item, code) from error
         raise
     finally:
-        if workers:  # at once: found by the garbage collector, PyTorch waits five seconds for every worker
+        if workers:  # at once: left to the garbage collector, PyTorch waits five seconds for every worker
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
-@contextmanager
-def _told_of_deaths(on: bool) -> Iterator[None]:
-    """Let PyTorch raise a worker's death in this block only.
+def _raise_deaths(*_: Any) -> None:
+    _error_if_any_worker_fails()
 
-    Its handler of SIGCHLD raises wherever the main thread happens to be, which may be the middle of a training step.
+
+@contextmanager
+def _handling_deaths(handler: Any) -> Iterator[None]:
+    """Handle SIGCHLD in this block; then as before, but never as PyTorch does.
+
+    PyTorch's handler raises a worker's death wherever the main thread happens to be, which may be in the middle of a
+    training step.
     """
-    if not on or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    global _raise_deaths
-    current = signal.getsignal(signal.SIGCHLD)
-    if _is_pytorchs(current):  # which sets it once, with the first loader
-        _raise_deaths = current
-    if _raise_deaths is not None:
-        signal.signal(signal.SIGCHLD, _raise_deaths)
+    before = signal.signal(signal.SIGCHLD, handler)
     try:
-        if _raise_deaths is not None:
-            _raise_deaths(signal.SIGCHLD, None)  # what happened since the last time
         yield
     finally:
-        signal.signal(signal.SIGCHLD, _handler_of_others)
-
-
-def _remember_handler() -> None:
-    """Note whose handler of SIGCHLD stands between the items: the host program's, if it has one."""
-    global _handler_of_others
-    current = signal.getsignal(signal.SIGCHLD)
-    if current is not None and not _is_pytorchs(current):
-        _handler_of_others = current
-
-
-def _is_pytorchs(handler: Any) -> bool:
-    return str(getattr(handler, "__module__", "")).startswith("torch.")
+        pytorchs = str(getattr(before, "__module__", "")).startswith("torch.")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or pytorchs else before)
 
 
 def threads_per_worker(num_workers: int) -> int:

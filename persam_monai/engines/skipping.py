@@ -7,22 +7,18 @@ import logging
 from collections.abc import Iterable
 
 from persam_monai.data import BadSlides, BagDataset
-from persam_monai.data.bad_slides import SKIPPED_FILE
 from persam_monai.handlers import MLflowRun
 
 logger = logging.getLogger(__name__)
 
 
 def report_skipped(datasets: Iterable[BagDataset], tracking: MLflowRun | None = None) -> None:
-    """Say at the end what slides were skipped: in the log how many, in MLflow their pseudonyms."""
+    """Log at the end how many slides were skipped, here and in MLflow, which gets no names."""
     for bad_slides in lists_of(datasets):
         if bad_slides.skip and tracking is not None:
             tracking.log_metrics({"skipped_slides": len(bad_slides.skipped)})
         if bad_slides.skipped:
             logger.warning("%d slides were skipped; %s lists them.", len(bad_slides.skipped), bad_slides.file)
-            if tracking is not None:
-                rows = [(one.part, one.pseudonym) for one in bad_slides.skipped]
-                tracking.log_table(SKIPPED_FILE, ("part", "pseudonym"), rows)
 
 
 def lists_of(datasets: Iterable[BagDataset]) -> list[BadSlides]:

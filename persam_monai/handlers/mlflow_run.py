@@ -4,13 +4,12 @@
 MLflow may be a server that many can read, so no clinical value, level, patient or slide reaches it. A run has
 
 * parameters: the settings and the blocks of the config that have settings of their own; ``fold_assignment``
-  and ``clinical_schema``, hashes without a key, as their pseudonyms (:mod:`persam_monai.privacy`);
+  and ``clinical_schema`` are hashes;
 * metrics: losses, scores and learning rates, and the number of slides that were skipped;
 * ``config.json``: the config with all overrides, with names of files and folders as they were given,
   without the bundle's metadata, which name classes, what :data:`WITHHELD` lists, and passwords in addresses;
 * of a training, ``model_description.json``: see :func:`describe_for_tracking`; of an evaluation, ``metrics.json`` with
   the names of the classes, which are what was asked;
-* ``skipped_slides.csv``: part and pseudonym of slides that were skipped;
 * two tags: the machine's name, and the process's number and start, by which runs that were killed are found.
 
 MLflow itself adds the names of run and experiment as they were given, times, the status, the place of the artefacts and
@@ -27,8 +26,6 @@ What MLflow does not take during a run is kept in a file, see :class:`MLflowRun`
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
@@ -39,7 +36,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -51,7 +48,6 @@ from mlflow.entities import Metric, Param, RunStatus
 from monai.handlers import MLFlowHandler
 
 from persam_monai.errors import UserError
-from persam_monai.privacy import pseudonym
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +63,6 @@ LONGEST_PARAMETER = 500  # characters, MLflow's own limit on some servers
 RETRY_AFTER = 600
 BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
-HASHED = {"fold_assignment", "clinical_schema"}  # settings that are hashes without a key
 WITHHELD = ("record", "slide")  # settings of an inference that name a patient or say something of one
 METADATA = "_meta_"  # where MONAI keeps metadata.json in a config
 DESCRIPTION_FILE = "model_description.json"
@@ -90,7 +85,7 @@ class MLflowRun(MLFlowHandler):
         tracking_uri: where to log; the environment variable ``MLFLOW_TRACKING_URI`` wins.
         experiment_name: the experiment.
         run_name: name of the run.
-        settings: logged as parameters, by name; hashes without a key as their pseudonyms.
+        settings: logged as parameters, by name.
         config: logged as the artefact ``config.json``, without what may name a patient.
         unsent_file: where lines are appended for what MLflow did not take.
     """
@@ -170,12 +165,6 @@ class MLflowRun(MLFlowHandler):
         """Log a text file as an artefact."""
         self._send("artifact", {Path(path).name: Path(path).read_text(encoding="utf-8")})
 
-    def log_table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Log a CSV file as an artefact that stands nowhere else."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-        self._send("artifact", {name: text.getvalue()})
-
     def log_model(self, path: str | os.PathLike[str]) -> None:
         """Log what :func:`describe_for_tracking` leaves of a ``model.json``, as ``model_description.json``."""
         card = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -210,10 +199,7 @@ class MLflowRun(MLFlowHandler):
         self._fail_killed_runs()
         tags = {HOST_TAG: socket.gethostname(), PROCESS_TAG: _process(os.getpid())}
         self.cur_run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name, tags=tags)
-        settings = dict(self.settings)
-        for name in HASHED & settings.keys():
-            settings[name] = pseudonym(str(settings[name]))
-        params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in settings.items()]
+        params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in self.settings.items()]
         self.client.log_batch(self.cur_run.info.run_id, params=params)
         config = {name: value for name, value in self.config.items() if name not in (METADATA, *WITHHELD)}
         text = json.dumps(config, indent=2, default=str) + "\n"

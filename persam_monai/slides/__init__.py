@@ -3,9 +3,8 @@
 
 from persam_monai.slides.backends import BACKENDS
 from persam_monai.slides.cells import SAMPLING, PatchCells, patch_cells
-from persam_monai.slides.handles import open_slide
 from persam_monai.slides.header import SlideHeader, read_header
-from persam_monai.slides.slide import Slide
+from persam_monai.slides.slide import Slide, open_slide
 from persam_monai.slides.tissue import TissueMask, tissue_mask
 
 __all__ = [

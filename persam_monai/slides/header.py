@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 import openslide
 
 from persam_monai.errors import UserError
-from persam_monai.privacy import hide, pseudonym
 from persam_monai.slides.backends import TileTable, Unsuitable, Unsupported, choose_backend, read_tiff
 
 logger = logging.getLogger(__name__)
@@ -73,9 +72,7 @@ def read_header(path: str | os.PathLike[str], mpp: float | None = None, backend:
             f"Slide {path} is in a form that is not supported: {problem}. Convert it, for example with libvips: "
             f'vips colourspace {path} "new.tif[tile,pyramid,bigtiff,compression=jpeg,Q=90]" srgb'
         ) from problem
-    if logger.isEnabledFor(logging.DEBUG):
-        why = hide(reason, (str(path), path.name))
-        logger.debug("Slide %s is read by %s: %s.", pseudonym(str(path)), name, why)
+    logger.debug("Slide %s is read by %s: %s.", path, name, reason)
     levels = tuple(
         Level(
             dimensions=size,
@@ -98,7 +95,7 @@ def read_header(path: str | os.PathLike[str], mpp: float | None = None, backend:
 
 
 def header_to_dict(header: SlideHeader) -> dict[str, Any]:
-    """A header as JSON-able values; its path stays out, for a slide's name may be a patient's."""
+    """A header as JSON-able values; without its path, which whoever reads it knows."""
     tables = [table._replace(head=table.head.hex()) for table in header.tables]  # type: ignore[arg-type]
     return {**header._asdict(), "path": None, "tables": tables}
 

@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One open whole-slide image, with physical units at its edge."""
+"""Open whole-slide images, with physical units at their edge.
+
+What a process cannot share with one that it forks, open files and threads, remembers the number of its process
+(``os.getpid()``), and a process with another number makes its own.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -15,13 +23,13 @@ from persam_monai.errors import UserError
 from persam_monai.slides.backends import Backend, open_backend
 from persam_monai.slides.header import Level, SlideHeader, read_header
 from persam_monai.slides.resample import resample, shrink
-from persam_monai.slides.threads import in_threads
 
 MPP_TOLERANCE = 0.1  # a slide of 0.26 µm/px is read as it is when 0.25 is asked for
 RESAMPLED_AT_ONCE = 4  # patches: what is read to be shrunk stays in the processor's cache
 STRIP = 2048  # rows of a level read at once for a thumbnail, about
 LARGEST_THUMBNAIL = 2**26  # pixels, 200 MB; a wrong mpp would ask for the whole of a level
 LONGEST_STRIP = 2048  # rows; of a level of 100,000 pixels 600 MB
+MAX_OPEN = 16  # slides in the cache of a process: opening one again with its header takes microseconds
 
 
 class ReadPlan(NamedTuple):
@@ -151,7 +159,7 @@ class Slide:
             read(plan, threads, starts, patches)
         else:
             parts = [np.s_[i * len(starts) // threads : (i + 1) * len(starts) // threads] for i in range(threads)]
-            in_threads(lambda part: read(plan, 1, starts[part], patches[part]), parts, threads)
+            _in_threads(lambda part: read(plan, 1, starts[part], patches[part]), parts, threads)
         return patches
 
     def thumbnail(self, mpp: float, threads: int = 1) -> np.ndarray:
@@ -189,7 +197,7 @@ class Slide:
         tops = range(0, level.dimensions[1], strip)
         if threads == 1 or backend.own_threads:
             return np.concatenate([read(top) for top in tops])
-        return np.concatenate(in_threads(read, tops, threads))
+        return np.concatenate(_in_threads(read, tops, threads))
 
     def _read(self, plan: ReadPlan, threads: int, starts: np.ndarray, out: np.ndarray) -> None:
         """Fill ``out`` [N, h, w, 3] with regions that start at pixels [N, 2] of the plan's level; white beyond it."""
@@ -229,6 +237,45 @@ class Slide:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+_open: OrderedDict[tuple[Path, str, tuple[float, float]], Slide] = OrderedDict()
+
+
+def open_slide(header: SlideHeader) -> Slide:
+    """An open slide from this process's cache; the one used longest ago is closed when there are too many.
+
+    Args:
+        header: of the slide.
+
+    Raises:
+        UserError: as :class:`Slide`.
+    """
+    key = (header.path, header.backend, header.mpp)
+    if key in _open:
+        _open.move_to_end(key)
+        return _open[key]
+    slide = _open[key] = Slide(header.path, header=header)
+    while len(_open) > MAX_OPEN:
+        _, oldest = _open.popitem(last=False)
+        oldest.close()
+    return slide
+
+
+def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], threads: int) -> list[Any]:
+    """What ``work`` returns for each item; all have ended, well or not, when this returns or raises.
+
+    A thread still at work would write into memory that has another use by then, or read from a closed file.
+    """
+    futures = [_pool(os.getpid(), threads).submit(work, item) for item in items]
+    wait(futures)
+    return [future.result() for future in futures]
+
+
+@lru_cache(maxsize=2)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Decoding threads of a process."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="decoder")
 
 
 def _round_mpp(value: float) -> float:

@@ -12,7 +12,6 @@ from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
 from persam_monai.data import BadSlides, BagDataset, PatchSettings, RandomBags, SlidePatches
 from persam_monai.errors import UserError
-from persam_monai.privacy import pseudonym
 from persam_monai.synthetic import write_pyramid
 from tests.data.making import Picture, cohort_of, write_slides
 
@@ -63,18 +62,16 @@ def test_skipped_slides_are_left_out_logged_and_listed_once(
     assert not (tmp_path / "skipped_slides.csv").exists(), "an earlier training's list stands until this one begins"
     bad_slides.begin()
     found = lines(tmp_path)
-    assert list(found[0]) == ["part", "slide", "problem", "pseudonym"]
+    assert list(found[0]) == ["part", "slide", "problem"]
     assert [(line["part"], line["slide"]) for line in found] == [("training", name) for name in BAD]
     for line, problem in zip(found, BAD.values(), strict=True):
         assert problem in line["problem"]
         assert str(slides.entries[0].path.parent / line["slide"]) in line["problem"]
-        assert line["pseudonym"] == pseudonym(line["slide"])
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 3
     for message, line in zip(messages, found, strict=True):
-        assert line["pseudonym"] in message
-        assert str(tmp_path / "skipped_slides.csv") in message
-    assert not any(name in message for name in BAD for message in messages), "the list has the names, the log has not"
+        assert line["slide"] in message
+        assert line["problem"] in message
     bags.skip(0, "again")
     assert lines(tmp_path) == found
 
@@ -85,7 +82,7 @@ def test_problems_of_several_lines_and_odd_names_stay_one_row_each(tmp_path: Pat
     odd = 'block "A",\nlevel 2.tif'
     bad_slides.add("test", odd, UserError("first,\n  second; 5 µm"))
     (line,) = lines(tmp_path / "made" / "then")
-    assert line == {"part": "test", "slide": odd, "problem": "first, second; 5 µm", "pseudonym": pseudonym(odd)}
+    assert line == {"part": "test", "slide": odd, "problem": "first, second; 5 µm"}
     assert bad_slides.of("test") == {odd: "first, second; 5 µm"}
     assert bad_slides.of("training") == {}
 
@@ -111,12 +108,7 @@ def test_a_resumed_training_skips_what_it_skipped_before(
     before.begin()
     bags.skip(3, UserError("a tile is damaged"))
     wanted = lines(tmp_path)
-    assert {**wanted[-1], "pseudonym": ""} == {
-        "part": "training",
-        "slide": "b.tif",
-        "problem": "a tile is damaged",
-        "pseudonym": "",
-    }
+    assert wanted[-1] == {"part": "training", "slide": "b.tif", "problem": "a tile is damaged"}
 
     after = BadSlides("skip", tmp_path)
     after.restore(tmp_path)
@@ -128,25 +120,13 @@ def test_a_resumed_training_skips_what_it_skipped_before(
     assert other.skipped == {0, 2, 4}, "the other part was not read before"
     assert lines(tmp_path)[:4] == wanted
     assert [line["part"] for line in lines(tmp_path)[4:]] == ["validation"] * 3
-    assert "(training)" not in caplog.text, "what was told before is not told again"
+    assert "(training)" not in caplog.text, "what was logged before is not logged again"
 
 
-def test_a_list_keeps_the_pseudonyms_that_were_logged_and_gives_one_to_lines_without(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = tmp_path / "skipped_slides.csv"
-    file.write_text("part,slide,problem\ntraining,old.tif,damaged\n")  # as it was before there were pseudonyms
-    for wanted in (pseudonym("old.tif"), "0123456789ab"):
-        bad_slides = BadSlides("skip", tmp_path)
-        caplog.clear()
-        bad_slides.restore(tmp_path)
-        bad_slides.begin()
-        assert lines(tmp_path) == [
-            {"part": "training", "slide": "old.tif", "problem": "damaged", "pseudonym": wanted},
-        ]
-        assert wanted in caplog.text
-        assert "old.tif" not in caplog.text
-        file.write_text(file.read_text().replace(wanted, "0123456789ab"))  # of another key
+def test_a_file_that_is_no_list_is_named_with_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "skipped_slides.csv").write_text("slide,reason\na.tif,damaged\n")
+    with pytest.raises(UserError, match=r"skipped_slides\.csv.*part.*slide, problem"):
+        BadSlides("skip", tmp_path).restore(tmp_path)
 
 
 def test_a_training_of_which_no_slide_was_left_cannot_be_resumed(slides: Cohort, tmp_path: Path) -> None:

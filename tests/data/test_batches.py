@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import gc
-import pickle
 from typing import Any
 
 import numpy as np
@@ -10,11 +8,17 @@ import pytest
 import torch
 
 from persam_monai.cohort import Cohort
-from persam_monai.data import BadSlides, BagDataset, BagKey, PatchSettings, RandomBags, SlidePatches, collate_bags
-from persam_monai.data.batches import BagBatches, Parcel, without
-from persam_monai.data.ring import PAGE, Ring
-from persam_monai.data.workers import Busy
-from persam_monai.errors import UserError
+from persam_monai.data import (
+    BagDataset,
+    BagKey,
+    PatchSettings,
+    RandomBags,
+    SlidePatches,
+    collate_bags,
+    prepare_bags,
+    turn_patches,
+)
+from persam_monai.data.batches import without
 
 PATCHES = PatchSettings()
 Batch = dict[str, Any]
@@ -61,150 +65,54 @@ def test_a_batch_of_none_of_the_slides_stays_as_it_is(items: list[dict[str, Any]
     assert without(batch, {0, 1, 2}) is None
 
 
-class FakeWorker:
-    """What a data loader tells its worker."""
-
-    id = 0
-
-
 @pytest.fixture
-def batches(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> BagBatches:
-    """As in a worker process, with a ring of two slots."""
-    dataset = BagDataset(
-        cohort, RandomBags(6, 30, seed=5), SlidePatches(PATCHES), augment=True, seed=5, bad_slides=BadSlides("skip")
-    ).prepare()
-    made = BagBatches(dataset, Busy(1), threads=1)
-    monkeypatch.setattr("persam_monai.data.batches.get_worker_info", FakeWorker)
-    monkeypatch.setattr("persam_monai.data.workers.get_worker_info", FakeWorker)
-    return made
+def image() -> torch.Tensor:
+    """Two bags of eight patches, seen as [B, 3, N, H, W] and laid out as [B, N, H, W, 3]."""
+    torch.manual_seed(0)
+    return torch.randint(0, 256, (2, 8, 6, 6, 3), dtype=torch.uint8).permute(0, 4, 1, 2, 3)
 
 
-KEYS = [BagKey(0, 1, 0), BagKey(2, 1, 0), BagKey(1, 1, 1)]
+def test_every_patch_is_turned_by_its_own_code(image: torch.Tensor) -> None:
+    orientation = torch.stack([torch.arange(8), torch.tensor([3, 3, 0, 7, 5, 1, 2, 4])]).to(torch.uint8)
+    turned = turn_patches(image, orientation)
+    for bag in range(2):
+        for place in range(8):
+            code = int(orientation[bag, place])
+            patch = image[bag, :, place].permute(1, 2, 0).numpy()  # [H, W, 3]
+            wanted = np.rot90(patch, code % 4)
+            wanted = np.fliplr(wanted) if code >= 4 else wanted
+            np.testing.assert_array_equal(turned[bag, :, place].permute(1, 2, 0), wanted)
 
 
-def test_pixels_travel_by_the_slots_number_alone(batches: BagBatches) -> None:
-    ring = Ring(1, 2, 3 * 6 * 224 * 224 * 3)
-    batches.use(ring)
-    parcel = pickle.loads(pickle.dumps(batches.__getitems__(KEYS)))
-    assert parcel.image is None
-    assert len(pickle.dumps(parcel)) < 3000
-    batch = parcel.open()
-    assert batch is not None
-    assert parcel.open() is batch
-    assert_equal(batch, collate_bags([batches.bags[key] for key in KEYS]))
+def test_the_eight_orientations_are_all_different(image: torch.Tensor) -> None:
+    same = image[:1, :, :1].expand(1, 3, 8, 6, 6)
+    turned = turn_patches(same, torch.arange(8, dtype=torch.uint8)[None])
+    assert len({turned[0, :, code].contiguous().numpy().tobytes() for code in range(8)}) == 8
 
 
-def test_a_parcel_may_be_pinned_and_gives_its_slot_back(batches: BagBatches, monkeypatch: pytest.MonkeyPatch) -> None:
-    pinned: list[torch.Tensor] = []
-
-    def pin(tensor: torch.Tensor) -> torch.Tensor:
-        assert tensor.is_contiguous(), "pinning would change the memory layout"
-        pinned.append(tensor.clone())
-        return pinned[-1]
-
-    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    ring = Ring(1, 1, 3 * 6 * 224 * 224 * 3)
-    batches.use(ring)
-    parcel = batches.__getitems__(KEYS)
-    assert parcel.slot is not None
-    assert ring.take(0, 1) is None
-    assert parcel.pin_memory() is parcel
-    gc.collect()
-    assert ring.take(0, 1) == 0, "the slot is free again"
-    ring.array(0, (PAGE,))[:] = 99
-    batch = parcel.open()
-    assert batch is not None
-    assert_equal(batch, collate_bags([batches.bags[key] for key in KEYS]))
-    storages = {tensor.data_ptr() for tensor in pinned}
-    assert {value.data_ptr() for value in batch.values()} == storages, "every field is pinned"
+@pytest.mark.parametrize("codes", [torch.zeros(2, 8), torch.arange(16).reshape(2, 8) % 8])
+def test_turning_keeps_the_memory_layout_and_the_input(image: torch.Tensor, codes: torch.Tensor) -> None:
+    before = image.clone()
+    turned = turn_patches(image, codes.to(torch.uint8))
+    assert turned.permute(0, 2, 3, 4, 1).is_contiguous()
+    assert turned.dtype == torch.uint8
+    assert torch.equal(image, before)
 
 
-def test_a_parcel_without_bags_may_be_pinned() -> None:
-    parcel = Parcel(None, {}, [(1, "damaged")])
-    assert parcel.pin_memory().open() is None
-    assert parcel.failures == [(1, "damaged")]
-
-
-@pytest.mark.parametrize("ring", [True, False])
-@pytest.mark.parametrize("bad", [0, 1, 2])
-def test_what_can_be_read_of_a_batch_travels_with_what_is_wrong_with_the_rest(
-    batches: BagBatches, monkeypatch: pytest.MonkeyPatch, bad: int, ring: bool
-) -> None:
-    memory = Ring(1, 1, 3 * 6 * 224 * 224 * 3)
-    if ring:
-        batches.use(memory)
-    good = [batches.bags[key] for key in KEYS if key.slide != bad]
-    read = batches.bags.read
-
-    def broken(key: BagKey, *args: Any) -> dict[str, Any]:
-        if key.slide == bad:
-            raise UserError("damaged")
-        return read(key, *args)
-
-    monkeypatch.setattr(batches.bags, "read", broken)
-    parcel = batches.__getitems__(KEYS)
-    assert parcel.failures == [(bad, "damaged")]
-    assert memory.take(0, 1) == 0, "the slot is free"
-    batch = parcel.open()
-    assert batch is not None
-    assert_equal(batch, collate_bags(good))
-
-
-def test_a_batch_is_as_long_as_the_longest_bag_that_could_be_read(
-    batches: BagBatches, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = batches.bags.read
-    wanted = collate_bags([batches.bags[KEYS[1]]])
-
-    def broken(key: BagKey, *args: Any) -> dict[str, Any]:
-        if key.slide == 0:
-            raise UserError("damaged")
-        return read(key, *args)
-
-    monkeypatch.setattr(batches.bags, "read", broken)
-    batch = batches.__getitems__(KEYS[:2]).open()
-    assert batch is not None
-    assert batch["image"].shape[2] == 4
-    assert_equal(batch, wanted)
-
-
-def test_if_no_bag_can_be_read_there_is_no_batch(batches: BagBatches, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = Ring(1, 1, 3 * 6 * 224 * 224 * 3)
-    batches.use(memory)
-
-    def broken(key: BagKey, *args: Any) -> dict[str, Any]:
-        raise UserError(f"damaged {key.slide}")
-
-    monkeypatch.setattr(batches.bags, "read", broken)
-    parcel = batches.__getitems__(KEYS)
-    assert parcel.open() is None
-    assert parcel.failures == [(0, "damaged 0"), (2, "damaged 2"), (1, "damaged 1")]
-    assert memory.take(0, 1) == 0
-
-
-def test_slides_that_are_skipped_are_not_read(batches: BagBatches, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches.bags, "skipped", {0, 1})
-    wanted = collate_bags([batches.bags[KEYS[1]]])
-    asked: list[BagKey] = []
-    read = batches.bags.read
-
-    def note(key: BagKey, *args: Any) -> dict[str, Any]:
-        asked.append(key)
-        return read(key, *args)
-
-    monkeypatch.setattr(batches.bags, "read", note)
-    batch = batches.__getitems__(KEYS).open()
-    assert batch is not None
-    assert_equal(batch, wanted)
-    assert asked == [KEYS[1]]
-    assert batches.__getitems__([KEYS[0], KEYS[2]]).open() is None
-
-
-def test_padding_is_zero_in_memory_that_was_used_before(batches: BagBatches) -> None:
-    ring = Ring(1, 1, 2 * 6 * 224 * 224 * 3)
-    batches.use(ring)
-    ring.array(0, (ring.size,))[:] = 255
-    batch = batches.__getitems__(KEYS[:2]).open()
-    assert batch is not None
-    assert_equal(batch, collate_bags([batches.bags[key] for key in KEYS[:2]]))
-    assert not batch["image"][1, :, 4:].any()
+def test_a_batch_becomes_the_networks_arguments(image: torch.Tensor) -> None:
+    batch = {
+        "image": image,
+        "orientation": torch.full((2, 8), 2, dtype=torch.uint8),
+        "label": torch.tensor([0, 1]),
+        "clinical": torch.randn(2, 5),
+        "mask": torch.arange(8) < torch.tensor([[8], [5]]),
+    }
+    inputs, label, positional, named = prepare_bags(batch, "cpu")
+    assert torch.equal(inputs, image.flip(3).flip(4))  # half a turn
+    assert label.tolist() == [0, 1]
+    assert positional == ()
+    assert named.keys() == {"clinical", "mask"}
+    assert torch.equal(named["mask"], batch["mask"])
+    full = {**batch, "mask": torch.ones(2, 8, dtype=torch.bool)}
+    assert prepare_bags(full, "cpu")[3].keys() == {"clinical"}, "without padding no mask travels"
+    assert torch.equal(named["clinical"], batch["clinical"])

@@ -2,13 +2,17 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
-from persam_monai.data import InOrder, PartitionBags, RandomBags
+from persam_monai.data import InOrder, PartitionBags, RandomBags, generator_for
 from persam_monai.errors import UserError
+
+DRAW = "from persam_monai.data import generator_for; print(generator_for(3, 'a', 1).integers(0, 2**60, 4))"
 
 
 def all_bags(draw: RandomBags | PartitionBags, cells: int, slide: str = "a", epoch: int = 1) -> list[np.ndarray]:
@@ -92,3 +96,21 @@ def test_in_order_every_cell_comes_once_and_only_the_last_part_is_not_full(cells
 def test_impossible_settings_are_refused_by_name(rule: Any, settings: dict[str, Any], name: str) -> None:
     with pytest.raises(UserError, match=name):
         rule(**settings)
+
+
+def test_another_process_draws_the_same() -> None:
+    other = subprocess.run([sys.executable, "-c", DRAW], check=True, capture_output=True, text=True, timeout=120)
+    assert other.stdout.strip() == str(generator_for(3, "a", 1).integers(0, 2**60, 4))
+
+
+def test_every_part_of_the_key_counts() -> None:
+    keys: list[tuple[int | str, ...]] = [(0, "a", 1), (1, "a", 1), (0, "b", 1), (0, "a", 2), (0, "a"), (0, "a", "1")]
+    draws = {tuple(generator_for(*key).integers(0, 2**60, 4)) for key in keys}
+    assert len(draws) == len(keys)
+
+
+def test_what_was_drawn_before_does_not_count() -> None:
+    generator_for(0, "a").random(100)
+    np.random.default_rng().random(7)
+    first = generator_for(0, "a").random(5)
+    np.testing.assert_array_equal(first, generator_for(0, "a").random(5))

@@ -26,7 +26,7 @@ class Jobs(Dataset[int]):
         return 8
 
     def __getitem__(self, i: int) -> int:
-        with self.busy.with_item(100 + i, str(i)):
+        with self.busy.with_item(100 + i):
             if i == self.fatal and self.within:
                 self.end()
         if i == self.fatal:
@@ -76,11 +76,11 @@ def test_a_worker_that_dies_between_two_items_was_busy_with_none() -> None:
     assert caught.value.item is None
 
 
-def test_a_signal_without_a_name_is_told_by_its_number() -> None:
-    assert "signal 99" in str(WorkerDied(1, 99))
+def test_a_signal_without_a_name_is_named_by_its_number() -> None:
+    assert "signal 99" in str(WorkerDied(1, -99))
 
 
-def test_a_library_that_ends_the_process_itself_is_told_by_its_status() -> None:
+def test_a_library_that_ends_the_process_itself_is_named_by_its_status() -> None:
     class Leaving(Jobs):
         def end(self) -> None:
             os._exit(3)
@@ -104,6 +104,15 @@ def test_workers_end_with_the_last_item_and_a_handler_of_others_stays() -> None:
         signal.signal(signal.SIGCHLD, before)
 
 
+def test_a_death_is_raised_between_the_items_and_never_in_the_middle_of_a_step() -> None:
+    items = watch(*loader(1, fatal=2), 8)
+    assert next(items) == 0
+    time.sleep(1)  # the training's step, in which the worker dies
+    assert not str(getattr(signal.getsignal(signal.SIGCHLD), "__module__", "")).startswith("torch.")
+    with pytest.raises(WorkerDied, match="SIGSEGV"):
+        list(items)
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_errors_of_living_workers_are_handed_on(num_workers: int) -> None:
     with pytest.raises(RuntimeError, match="a library's own"):
@@ -115,25 +124,6 @@ def test_an_error_ends_what_a_worker_is_busy_with() -> None:
     with pytest.raises(RuntimeError, match="a library's own"):
         list(watch(numbers, busy, 8))
     assert busy.of(0) is None
-
-
-def _read_alone() -> None:
-    with Busy(0).with_item(3, "/data/alone.svs"):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_without_workers_the_process_has_last_words(capfd: pytest.CaptureFixture[str]) -> None:
-    process = multiprocessing.get_context("fork").Process(target=_read_alone)
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
-    said = ""
-    for _ in range(100):  # another process says it
-        said += capfd.readouterr().err
-        if said.endswith("\n"):
-            break
-        time.sleep(0.05)
-    assert "/data/alone.svs" in said
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from monai.utils import path_to_sqlite_uri
 from persam_monai.errors import UserError
 from persam_monai.handlers import MLflowRun, RaiseErrors, local_store
 from persam_monai.handlers.mlflow_run import _process, describe_for_tracking, send, stop_signals
-from persam_monai.privacy import pseudonym
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +249,8 @@ def test_what_mlflow_does_not_take_is_kept_and_can_be_sent_later(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text("part\nträining\n", encoding="utf-8")
     with make().track() as run:
         run.log_metrics({"loss": 4.0}, 1)
         assert not unsent.exists()
@@ -261,7 +262,7 @@ def test_what_mlflow_does_not_take_is_kept_and_can_be_sent_later(
         run.log_metrics({"loss": 1.0}, 4)
         shutil.move(tmp_path / "mlruns", tmp_path / "away")
         (tmp_path / "mlruns").touch()
-        run.log_table("list.csv", ("part", "pseudonym"), [("training", "0ä")])
+        run.log_file(listed)
         (tmp_path / "mlruns").unlink()
         shutil.move(tmp_path / "away", tmp_path / "mlruns")
     client, (found,) = MlflowClient(tracking_uri=uri), runs(uri)
@@ -276,7 +277,7 @@ def test_what_mlflow_does_not_take_is_kept_and_can_be_sent_later(
         ("metric", "loss", 3.0, 2),
         ("metric", "auroc", 0.5, 2),
         ("metric", "loss", 2.0, 3),
-        ("artifact", "list.csv", "part,pseudonym\ntraining,0ä\n", 0),
+        ("artifact", "list.csv", "part\nträining\n", 0),
     ]
     assert {(line["tracking_uri"], line["run_id"]) for line in kept} == {(uri, found.info.run_id)}
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -287,7 +288,7 @@ def test_what_mlflow_does_not_take_is_kept_and_can_be_sent_later(
         arguments = {name: line[name] for name in ("run_id", "kind", "step", "timestamp")}
         send(client, values={line["name"]: line["value"]}, **arguments)
     assert losses() == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]
-    assert artefact(uri, "list.csv") == "part,pseudonym\ntraining,0ä\n"
+    assert artefact(uri, "list.csv") == "part\nträining\n"
 
 
 def test_a_server_that_is_gone_costs_seconds_and_not_minutes(
@@ -322,15 +323,6 @@ def test_passwords_do_not_reach_the_artefact(tmp_path: Path) -> None:
     assert json.loads(artefact.read_text()) == {"tracking_uri": "postgresql://me:***@host/db"}
 
 
-def test_a_hash_of_patients_is_logged_as_its_pseudonym(uri: str, make: Callable[..., MLflowRun]) -> None:
-    run = make({"fold": 0, "fold_assignment": "0123abcd"})
-    with run.track():
-        pass
-    (found,) = runs(uri)
-    assert found.data.params == {"fold": "0", "fold_assignment": pseudonym("0123abcd")}
-    assert run.settings["fold_assignment"] == "0123abcd"
-
-
 def artefact(uri: str, name: str) -> str:
     """An artefact of the only run."""
     (found,) = runs(uri)
@@ -342,13 +334,6 @@ def test_the_config_is_logged_without_what_names_patients_or_classes(uri: str, m
     with make(config=config).track():
         pass
     assert json.loads(artefact(uri, "config.json")) == {"fold": 1}
-
-
-def test_a_table_is_an_artefact_and_no_other_file(uri: str, make: Callable[..., MLflowRun], tmp_path: Path) -> None:
-    with make().track() as run:
-        run.log_table("list.csv", ("part", "pseudonym"), [("training", "0a"), ("a, b", "1b")])
-    assert artefact(uri, "list.csv") == 'part,pseudonym\ntraining,0a\n"a, b",1b\n'
-    assert not list(tmp_path.glob("*.csv"))
 
 
 CARD = {
