@@ -24,17 +24,17 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="+",
+        action="extend",
         choices=(*PARTS, *ENDURANCE, "slides"),
-        default=[*PARTS, *ENDURANCE],
-        help="parts to measure; slides: nothing but each --slide",
+        help="parts to measure; slides: nothing but each --slide; None: all",
     )
-    parser.add_argument("--slide", nargs="+", default=[], type=Path, help="slides to measure besides")
+    parser.add_argument("--slide", nargs="+", action="extend", default=[], type=Path, help="slides to measure besides")
     parser.add_argument("--repeats", type=int, default=5, help="turns of which the median counts")
-    parser.add_argument("--minutes", type=float, default=4.5, help="for all; repeats and rows that do not fit are left")
+    parser.add_argument("--minutes", type=float, default=4.5, help="for all; what does not fit is left out")
     parser.add_argument("--folder", type=Path, help="where the slides are made and kept; None: made and removed")
     parser.add_argument("--slide-side", type=int, choices=SIDES, default=SIDES[-1], help="of these slides in pixels")
     asked = parser.parse_args()
-    parts = [name for name in asked.only if name != "slides"]
+    parts = [name for name in (*PARTS, *ENDURANCE) if asked.only is None or name in asked.only]
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or Path(temporary)
         try:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import BrokenBarrierError
 from typing import Any
 
 import imagecodecs
@@ -129,28 +129,34 @@ def rate_in_processes(open_slide: Callable[[], Read], locations: np.ndarray, pro
         RuntimeError: if a process fails; its traceback is on the error output.
     """
     context = multiprocessing.get_context("fork")  # takes closures along, and is how data loaders start their workers
-    barrier = context.Barrier(processes + 1)
-
-    def work(part: np.ndarray) -> None:
-        try:
-            read = open_slide()
-            read(part[:1])  # warms up
-            barrier.wait()
-            read(part)
-            barrier.wait()
-        except BaseException:
-            barrier.abort()
-            raise
-
+    ends = []
     for first in range(processes):
-        context.Process(target=work, args=(locations[first::processes],), daemon=True).start()
+        end, other = context.Pipe()
+        part = locations[first::processes]
+        context.Process(target=_read_when_asked, args=(other, open_slide, part), daemon=True).start()
+        other.close()  # so that the end of the process, even a crash, ends the waiting for it
+        ends.append(end)
     try:
-        barrier.wait()
+        for end in ends:
+            end.recv()
         start = time.perf_counter()
-        barrier.wait()
+        for end in ends:
+            end.send("start")
+        for end in ends:
+            end.recv()
         return len(locations) / (time.perf_counter() - start)
-    except BrokenBarrierError as error:
+    except (EOFError, BrokenPipeError) as error:
         raise RuntimeError("a process that read patches ended early") from error
+
+
+def _read_when_asked(end: Connection, open_slide: Callable[[], Read], locations: np.ndarray) -> None:
+    """Open, read one patch to warm up, and read all when the start is given."""
+    read = open_slide()
+    read(locations[:1])
+    end.send("ready")
+    end.recv()
+    read(locations)
+    end.send("done")
 
 
 def openslide_regions(path: Path) -> Read:

@@ -116,17 +116,14 @@ def machine(threads: int | None = None) -> dict[str, Any]:
 
 
 def as_text(results: Mapping[str, Any], margin: str = "") -> str:
-    """A line for each figure and a table for each list of flat rows; nested results are indented below their name."""
+    """A line for each figure and a table for each list of rows; nested results are indented below their name."""
     lines = []
     for name, value in results.items():
         if isinstance(value, Mapping):
             lines += [f"{margin}{name}:", as_text(value, margin + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             lines.append(f"{margin}{name}:")
-            if any(isinstance(cell, Mapping) for row in value for cell in row.values()):
-                lines += [as_text(row, margin + "  ") for row in value]
-                continue
-            table = pd.DataFrame(value)
+            table = pd.json_normalize(value)
             wide = len(table.columns) > MOST_COLUMNS
             shown = table.map(_shown).T.to_string(header=False) if wide else table.map(_shown).to_string(index=False)
             lines += [f"{margin}  {line}" for line in shown.splitlines()]

@@ -33,7 +33,12 @@ def test_a_budget_names_what_it_leaves_out() -> None:
 def test_results_become_text() -> None:
     rows = [{"name": "a", "rate": 1234.5}, {"name": "b", "rate": 0.125}]
     text = as_text(
-        {"ratio": 1.5, "left_out": ["x", "y"], "rows": rows, "part": {"count": 28915267, "deep": [{"a": {}}]}}
+        {
+            "ratio": 1.5,
+            "left_out": ["x", "y"],
+            "rows": rows,
+            "part": {"count": 28915267, "deep": [{"a": {"b": 1}, "c": 2}]},
+        }
     )
     assert [line.split() for line in text.splitlines()] == [
         ["ratio", "1.5"],
@@ -45,5 +50,6 @@ def test_results_become_text() -> None:
         ["part:"],
         ["count", "28,915,267"],
         ["deep:"],
-        ["a:"],
+        ["c", "a.b"],
+        ["2", "1"],
     ]
