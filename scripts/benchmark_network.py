@@ -7,7 +7,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from persam_monai.benchmark.network import PARTS, measure, table
+from benchmarks.network import PARTS, measure
+from benchmarks.turns import as_text
 
 
 def main() -> None:
@@ -17,10 +18,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch")
     parser.add_argument("--repeats", type=int, default=7, help="runs of which the median counts")
-    parser.add_argument("--minutes", type=float, default=4.0, help="after which nothing more is begun")
-    arguments = parser.parse_args()
-    found = measure(arguments.only, arguments.threads, arguments.repeats, arguments.minutes)
-    print(json.dumps(found, indent=2) if arguments.json else table(found))
+    parser.add_argument("--minutes", type=float, default=4.0, help="after which nothing more begins")
+    asked = parser.parse_args()
+    results = measure(asked.only, asked.threads, asked.repeats, asked.minutes)
+    print(json.dumps(results, indent=2) if asked.json else as_text(results))
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def make_cohort(
     _check(patients=(patients, FEWEST_PATIENTS, 999), seed=(seed, 0, None), size=(size, SMALLEST, LARGEST))
     _check(workers=(workers, 1, None))
     with _made_beside(Path(output), f"{patients}-{seed}-{size}") as folder:
-        plan = draw_patients(_chance(seed, PLAN), patients)
+        plan = draw_patients(random_stream(seed, PLAN), patients)
         slides = [
             _Slide(folder, seed, number, copy, size, patient)
             for number, patient in enumerate(plan)
@@ -100,7 +100,8 @@ def patient_id(number: int) -> str:
     return f"P{number + 1:03d}"
 
 
-def _chance(*key: int) -> np.random.Generator:
+def random_stream(*key: int) -> np.random.Generator:
+    """A generator that ``key`` (seed, stream, patient, slide) alone decides."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
@@ -145,7 +146,7 @@ def _painted(slides: Sequence[_Slide], workers: int) -> Iterator[dict[str, objec
 
 
 def _make_slide(slide: _Slide) -> dict[str, object]:
-    rng = _chance(slide.seed, SLIDE, slide.number, slide.copy)
+    rng = random_stream(slide.seed, SLIDE, slide.number, slide.copy)
     kinds = [slide.patient.kinds[place] for place in rng.permutation(len(slide.patient.kinds))]
     truth = slide.folder / "truth" / f"{slide.name}.png"  # written last: where it is, the slide is whole
     if not truth.exists():
@@ -176,7 +177,7 @@ def _row(slide: _Slide) -> dict[str, object]:
         "patient_id": patient_id(slide.number),
         "slide": f"slides/{slide.name}.tif",
         "label": CLASS_NAMES[patient.label],
-        **draw_record(_chance(slide.seed, RECORD, slide.number), patient.sign, mark),
+        **draw_record(random_stream(slide.seed, RECORD, slide.number), patient.sign, mark),
     }
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
+import check_slides
 from persam_monai.synthetic import write_pyramid
-from scripts import check_slides
 
 HALF_SIDE, HALF_TISSUE = 2048, 1100  # px at 1 µm/px; the tissue is on the left
 

@@ -1,23 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of missing values measures what it says; what it finds is no test."""
+"""Simulated bags agree with the plan and the records of the synthetic cohort."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from persam_monai.benchmark.missing import Effort, Part, draw_parts, measure, record_schema, table
+from persam_monai.synthetic.bags import Part, draw_parts, record_schema
 from persam_monai.synthetic.plan import CLASS_NAMES, DISEASES, Source, winner
 from persam_monai.synthetic.tissue import Kind
-from tests.bundle.running import ROOT
 
 SIZES = [variable.width for variable in record_schema().variables]
-WORDS = ["--seeds", "3", "4", "--patients", "12", "--test_patients", "9", "--epochs", "1", "--shares", "0.4"]
 
 
 @pytest.fixture(scope="module")
@@ -86,54 +81,3 @@ def test_the_seed_decides(parts: list[Part]) -> None:
     for name in ("features", "records", "chances", "labels"):
         np.testing.assert_array_equal(getattr(again[1], name), getattr(parts[1], name))
         assert not np.array_equal(getattr(other[1], name), getattr(parts[1], name), equal_nan=True)
-
-
-def test_the_script_prints_one_json_object_and_its_seeds_decide() -> None:
-    words = [sys.executable, str(ROOT / "scripts/benchmark_missing.py"), "--json", *WORDS]
-    result = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert found == measure([3, 4], [0.4], patients=12, test_patients=9, effort=Effort(epochs=1))
-    assert set(found) == {"settings", "accuracies", "differences"}
-    assert found["settings"]["seeds"] == [3, 4]
-    rows = {
-        (row["trained_on"], row["tested_on"], row["missing"], row["clinical_dropout"]): row
-        for row in found["accuracies"]
-    }
-    whole = {(0.0, test, missing, rate) for test in (0, 0.4) for missing in ("median", "learned") for rate in (0, 0.2)}
-    assert set(rows) == whole | {(0.4, 0.4, "median", 0), (0.4, 0.4, "learned", 0)}
-    for row in rows.values():
-        assert len(row["values"]) == 2
-        assert all(value * 9 == pytest.approx(round(value * 9)) for value in row["values"])  # of nine patients
-        assert row["mean"] == pytest.approx(np.mean(row["values"]))
-        assert row["standard_error"] == pytest.approx(np.std(row["values"], ddof=1) / 2**0.5)
-    kinds = [row["what"] for row in found["differences"]]
-    assert {kind: kinds.count(kind) for kind in kinds} == {
-        "learned - median": 5,
-        "clinical dropout - none": 4,
-        "masked - full": 2,
-        "the same, learned - median": 1,
-    }
-    *simple, double = found["differences"]
-    median, learned = (row["values"] for row in simple if row["what"] == "masked - full")
-    assert double["values"] == pytest.approx(np.subtract(learned, median))
-    for row in simple:
-        key = (row["trained_on"], row["tested_on"], row["missing"], row["clinical_dropout"])
-        other = {
-            "learned - median": (*key[:2], "median", key[3]),
-            "clinical dropout - none": (*key[:3], 0),
-            "masked - full": (0, 0, *key[2:]),
-        }[row["what"]]
-        expected = np.subtract(rows[key]["values"], rows[other]["values"])
-        assert row["values"] == pytest.approx(expected)
-    text = table(found)
-    assert "learned - median" in text
-    assert len(text.splitlines()) == 2 + len(rows) + 1 + len(kinds)
-
-
-@pytest.mark.parametrize(
-    "arguments", [{"seeds": []}, {"seeds": [1, 1]}, {"shares": [0.0]}, {"shares": [1.0]}, {"clinical_dropout": 0.0}]
-)
-def test_what_cannot_be_compared_is_refused(arguments: dict) -> None:
-    with pytest.raises(ValueError, match=next(iter(arguments))):
-        measure(**arguments)

@@ -15,12 +15,12 @@ import numpy as np
 import yaml
 
 from persam_monai.clinical.schema import ClinicalSchema
-from persam_monai.synthetic.cohort import PLAN, RECORD
+from persam_monai.synthetic.cohort import PLAN, RECORD, random_stream
 from persam_monai.synthetic.plan import DISEASES, Patient, Source, draw_patients
 from persam_monai.synthetic.record import draw_record, schema_text
 from persam_monai.synthetic.tissue import Kind
 
-DIRECTIONS, BAG, MASK = range(100, 103)  # streams of chance, far from those of the cohort with slides
+DIRECTIONS, BAG, MASK = range(100, 103)  # random streams, far from those of the cohort with slides
 STROMA = (0.1, 0.25)  # its share of the patches beside diseased regions: septa and capsule of a painted slide
 EVENNESS = (0.85, 1.15)  # each kind's area as a factor of the mean, as painted slides have it
 
@@ -84,24 +84,24 @@ def draw_parts(
         One part for each of ``sizes``.
     """
     schema = record_schema()
-    directions = _chance(seed, DIRECTIONS).standard_normal((len(Kind), features))
+    directions = random_stream(seed, DIRECTIONS).standard_normal((len(Kind), features))
     directions *= contrast / np.linalg.norm(directions, axis=1, keepdims=True)
-    plan = draw_patients(_chance(seed, PLAN), sum(sizes))
+    plan = draw_patients(random_stream(seed, PLAN), sum(sizes))
     parts, start = [], 0
     for size in sizes:
         numbers = range(start, start + size)
         kinds, values, records, chances = [], [], [], []
         for number in numbers:
             patient = plan[number]
-            rng = _chance(seed, BAG, number)
+            rng = random_stream(seed, BAG, number)
             shown = np.stack([_draw_kinds(rng, patient.kinds, patches) for _ in range(bags)])  # [K, N]
             noise = rng.standard_normal((bags, patches, features))
             kinds.append(shown)
             values.append((directions[shown] + noise).transpose(0, 2, 1))  # [K, D, N]
             mark = patient.label if patient.source is Source.RECORD else None
-            cells = draw_record(_chance(seed, RECORD, number), patient.sign, mark)
+            cells = draw_record(random_stream(seed, RECORD, number), patient.sign, mark)
             records.append(schema.encode(cells, f"synthetic patient {number}"))
-            chances.append(_chance(seed, MASK, number).uniform(size=len(schema.variables)))
+            chances.append(random_stream(seed, MASK, number).uniform(size=len(schema.variables)))
         parts.append(
             Part(
                 [plan[number] for number in numbers],
@@ -124,7 +124,3 @@ def _draw_kinds(rng: np.random.Generator, kinds: Sequence[Kind], patches: int) -
     for kind, area in zip(kinds, areas, strict=True):
         shares[kind] = (1 - shares[Kind.STROMA]) * area / areas.sum()
     return rng.choice(len(Kind), size=patches, p=shares)
-
-
-def _chance(*key: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))

@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""What things cost and yield: speed of the network and of reading slides, accuracy when clinical values are missing."""
