@@ -12,8 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from persam_monai.synthetic.stain import FULL
-from persam_monai.synthetic.texture import FIBRE_ANGLE, TEXTURE_SEED, smooth_noise
+from persam_monai.synthetic.texture import FIBRE_ANGLE, FULL, TEXTURE_SEED, smooth_noise
 
 SPRITES = 96  # variants of each cell: more than a viewer can recognise again
 

@@ -17,11 +17,11 @@ import imagecodecs
 import numpy as np
 from tqdm import tqdm
 
+from persam_monai import __version__
 from persam_monai.errors import UserError
 from persam_monai.synthetic.paint import paint_slide
 from persam_monai.synthetic.plan import CLASS_NAMES, Patient, Source, draw_patients
 from persam_monai.synthetic.pyramid import write_pyramid
-from persam_monai.synthetic.readme import readme_text
 from persam_monai.synthetic.record import draw_record, schema_text
 from persam_monai.synthetic.tissue import Kind
 
@@ -29,6 +29,43 @@ MPP = 0.25  # µm/px, a 40× scan
 TWO_SLIDES_EVERY = 9  # every ninth patient has a second slide, so that patients and slides are not the same thing
 FEWEST_PATIENTS, SMALLEST, LARGEST = 6, 512, 16384  # one round of the design; two patches across; 0.8 GB of pixels
 PLAN, RECORD, SLIDE = range(3)  # streams of chance: (seed, stream, patient, slide) alone decides a draw
+# Plain ASCII, and without a date, so that it is reproducible.
+README = """\
+SYNTHETIC DATA: NO PATIENT, NO TISSUE, NO MEASUREMENT
+=====================================================
+
+Everything in this folder was drawn by a computer program from random numbers. The slides are paintings that imitate
+lymph node stained with haematoxylin and eosin; the clinical records are random draws. The names of diseases and of
+clinical variables are borrowed to make the data look familiar. The associations between them are invented and say
+nothing about real patients.
+
+How it was made
+    program      persam_monai {version}, persam_monai.synthetic
+    command      python scripts/make_demo_cohort.py --output DIR --patients {patients} --seed {seed} --size {size}
+    patients     {patients} ({slides} slides of {size} x {size} pixels at 0.25 um per pixel)
+    seed         {seed} (the same command gives the same bytes)
+
+What is here
+    cohort.csv       one row per slide: patient_id, slide, label and the clinical record; empty cells are missing values
+    clinical.yaml    the classes and the clinical variables, with their types
+    slides/          tiled, pyramidal BigTIFF with JPEG compression
+    truth/           what was painted where, and why each patient has the label it has; not for training
+                     *.png: one byte per 16 x 16 pixels (0 glass, 1 stroma, 2 DLBCL, 3 FL, 4 reactive)
+                     truth.csv: one row per slide
+
+How labels come about
+    image       a quarter of the patients: one kind of diseased region on the slide, and it is the label
+    record      a quarter: all three kinds or none on the slide; variables of the record name the label, with noise
+    ambiguous   half: two kinds on the slide in similar area. A hidden sign, shown with noise by other variables of the
+                record, decides: at +1 DLBCL beats FL, FL beats Reactive and Reactive beats DLBCL; at -1 the reverse
+
+What may be concluded
+    That a program runs, that it learns something learnable, that it uses image and record together, and whether its
+    attention lies on the regions that decide. Also how it compares with another program on this very task.
+
+What may not be concluded
+    Anything about lymphoma, real slides, a model's accuracy on patients, or its fitness for diagnosis.
+"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +128,8 @@ def make_cohort(
         _write_table(folder / "truth" / "truth.csv", list(bar))
         _write_table(folder / "cohort.csv", [_row(slide) for slide in slides])
         (folder / "clinical.yaml").write_text(schema_text(), encoding="utf-8")
-        (folder / "README.txt").write_text(readme_text(patients, len(slides), seed, size), encoding="utf-8")
+        settings = {"patients": patients, "slides": len(slides), "seed": seed, "size": size}
+        (folder / "README.txt").write_text(README.format(version=__version__, **settings), encoding="utf-8")
     return Path(output)
 
 

@@ -13,6 +13,7 @@ GRAIN_PERIOD = 768  # px; grain and fibres repeat at different lengths, their pr
 FIBRE_PERIOD = 1024
 FIBRE_WAVES = (9, 17)  # bundles of collagen per period, along x and y; whole numbers, so that there is no seam
 FIBRE_ANGLE = -math.atan2(*FIBRE_WAVES)  # radians from the x axis towards +y: the fibres' own direction
+FULL = 255  # amounts of stain are uint8 while a slide is painted; this one stands for the most there is
 TEXTURE_SEED = 20090628  # textures and cells are paint, the same in every cohort; slides differ in how it is applied
 
 

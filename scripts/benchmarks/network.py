@@ -60,9 +60,9 @@ def measure(
     budget = Budget(minutes)
     results: dict[str, Any] = {"machine": machine(threads)}
     if "head" in parts and budget.admits("head"):
-        results |= batched_over_single(repeats)
+        results |= batched_over_single(repeats, deadline=budget.share(2))
     if "extractor" in parts and budget.admits("extractor"):
-        results |= extractor_over_default(min(repeats, 5))
+        results |= extractor_over_default(min(repeats, 5), deadline=budget.share(2))
     if "memory" in parts:
         for name, sizes in (("memory_by_bags", BAGS), ("memory_by_patches", PATCHES)):
             rows = [
@@ -89,7 +89,9 @@ def measure(
     return results | ({"left_out": budget.left_out} if budget.left_out else {})
 
 
-def batched_over_single(repeats: int = 7, bags: int = 8, patches: int = 100) -> dict[str, Any]:
+def batched_over_single(
+    repeats: int = 7, bags: int = 8, patches: int = 100, deadline: float = math.inf
+) -> dict[str, Any]:
     """Forward and backward of the full-width head: bags together against one after another.
 
     Both add up the gradients of all bags, in the same mode (training, dropout 0.1).
@@ -98,6 +100,7 @@ def batched_over_single(repeats: int = 7, bags: int = 8, patches: int = 100) -> 
         repeats: of which the median counts.
         bags: B.
         patches: N, of each bag.
+        deadline: of :func:`time.monotonic`, after which no repeat begins.
 
     Returns:
         Bags per second of both and, as ``batched_over_single``, how many times the rate batching has, in ``precision``,
@@ -124,15 +127,14 @@ def batched_over_single(repeats: int = 7, bags: int = 8, patches: int = 100) -> 
     results: dict[str, Any] = {"precision": fast}
     for precision in dict.fromkeys((fast, "float32")):
         ending = "" if precision == fast else f"_{precision}"
-        taken = median_seconds(
-            {"batched": partial(run, bags, precision), "single": partial(run, 1, precision)}, repeats
-        )
+        contenders = {"batched": partial(run, bags, precision), "single": partial(run, 1, precision)}
+        taken = median_seconds(contenders, repeats, deadline)
         results |= {f"{name}_bags_per_s{ending}": bags / value for name, value in taken.items()}
         results[f"batched_over_single{ending}"] = taken["single"] / taken["batched"]
     return results
 
 
-def extractor_over_default(repeats: int = 5, patches: int = 32) -> dict[str, float]:
+def extractor_over_default(repeats: int = 5, patches: int = 32, deadline: float = math.inf) -> dict[str, float]:
     """Features of 224-pixel patches by ResNet50: our extractor against MONAI's network as it is built.
 
     Ours takes bytes in the decoder's order and runs channels-last in the faster precision; the other one takes
@@ -141,6 +143,7 @@ def extractor_over_default(repeats: int = 5, patches: int = 32) -> dict[str, flo
     Args:
         repeats: of which the median counts.
         patches: at once.
+        deadline: of :func:`time.monotonic`, after which no repeat begins.
 
     Returns:
         Patches per second of both and of the steps between, ``extractor_over_default``, and
@@ -170,7 +173,7 @@ def extractor_over_default(repeats: int = 5, patches: int = 32) -> dict[str, flo
         }
         if fast != "float32":
             contenders["ours"] = partial(extract, fast)
-        taken = median_seconds(contenders, repeats)
+        taken = median_seconds(contenders, repeats, deadline)
     taken.setdefault("ours", taken["channels_last"])
     rates = {f"{name}_patches_per_s": patches / value for name, value in taken.items()}
     ratio = taken["default"] / taken["ours"]

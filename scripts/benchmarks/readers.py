@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import time
 import warnings
@@ -67,13 +68,15 @@ def slide_bags(path: Path, patches: PatchSettings, bag_size: int) -> BagDataset:
     return BagDataset(cohort, RepeatedBags(bag_size), SlidePatches(patches), label=label).prepare()
 
 
-def loader_rate(bags: BagDataset, count: int) -> float:
+def loader_rate(bags: BagDataset, count: int, deadline: float = math.inf) -> float:
     """Patches per second of our loader where ``count`` of its bags are taken, by two workers of one thread each."""
     loader = BagLoader(bags, num_workers=WORKERS, threads=1)  # as many cores as the decoder alone has
-    return _steady_rate(loader, lambda batch: int(batch["mask"].sum()), min(count, MOST_BAGS // 2))
+    return _steady_rate(loader, lambda batch: int(batch["mask"].sum()), min(count, MOST_BAGS // 2), deadline)
 
 
-def monai_rate(path: Path, locations: np.ndarray, reader: str, batch_size: int, count: int) -> float:
+def monai_rate(
+    path: Path, locations: np.ndarray, reader: str, batch_size: int, count: int, deadline: float = math.inf
+) -> float:
     """Patches per second of MONAI's ``PatchWSIDataset`` in its data loader, level 0.
 
     Args:
@@ -82,6 +85,7 @@ def monai_rate(path: Path, locations: np.ndarray, reader: str, batch_size: int, 
         reader: MONAI's name of it: ``cucim`` or ``openslide``.
         batch_size: patches in a batch.
         count: batches that are counted.
+        deadline: see :func:`_steady_rate`.
     """
     needed = (count + 2 * WORKERS * PREFETCH) * batch_size  # also before the clock starts and when it stops
     rows = np.resize(locations, (needed, 2))[:, ::-1].tolist()  # (y, x), as MONAI has them
@@ -96,21 +100,26 @@ def monai_rate(path: Path, locations: np.ndarray, reader: str, batch_size: int, 
     loader = MonaiLoader(dataset, batch_size=batch_size, num_workers=WORKERS, prefetch_factor=PREFETCH)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # every worker would warn that the reader's array cannot be written to
-        return _steady_rate(loader, lambda batch: len(batch["image"]), count)
+        return _steady_rate(loader, lambda batch: len(batch["image"]), count, deadline)
 
 
-def _steady_rate(loader: Iterable[Any], size_of: Callable[[Any], int], count: int) -> float:
+def _steady_rate(loader: Iterable[Any], size_of: Callable[[Any], int], count: int, deadline: float) -> float:
     """Patches per second once the pipeline is full.
 
     Workers run ahead by :data:`PREFETCH` batches each. The clock starts when as many have been taken, which leaves
     the start of the workers behind, and stops at the arrival of a batch while there is still work ahead. So what was
-    under way when it started, and is counted, is made up for by what is under way when it stops, and is not.
+    under way when it started, and is counted, is made up for by what is under way when it stops, and is not. After
+    ``deadline`` (of :func:`time.monotonic`) one batch is enough.
     """
     iterator = iter(loader)
     for _ in range(WORKERS * PREFETCH):
         next(iterator)
     start = time.perf_counter()
-    patches = sum(size_of(next(iterator)) for _ in range(count))
+    patches = 0
+    for _ in range(count):
+        patches += size_of(next(iterator))
+        if time.monotonic() > deadline:
+            break
     return patches / (time.perf_counter() - start)
 
 

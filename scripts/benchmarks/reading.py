@@ -183,12 +183,12 @@ def measure_slide(subject: Subject, effort: Effort) -> dict[str, Any]:
 
     def add_monai(reader: str) -> None:
         contenders[f"monai_{reader}_patches_per_s"] = lambda patches: monai_rate(
-            path, subject.uniform, reader, effort.bag_size, effort.batches(patches)
+            path, subject.uniform, reader, effort.bag_size, effort.batches(patches), effort.deadline
         )
 
     def add_loader(name: str, bags: BagDataset | None) -> None:
         if bags is not None:
-            contenders[name] = lambda patches: loader_rate(bags, effort.batches(patches))
+            contenders[name] = lambda patches: loader_rate(bags, effort.batches(patches), effort.deadline)
 
     def add_regions(name: str, open_slide: Callable[[Path], Read], locations: np.ndarray, processes: int) -> None:
         contenders[name] = lambda patches: rate_in_processes(

@@ -55,7 +55,7 @@ class Budget:
 
 
 def in_turns(
-    contenders: Mapping[str, Callable[[], float]], repeats: int, deadline: float = math.inf
+    contenders: Mapping[str, Callable[[], float]], repeats: int, deadline: float = math.inf, least: int = 0
 ) -> dict[str, list[float]]:
     """Let every contender measure itself, one after another, again and again: a busy moment then meets them all.
 
@@ -63,23 +63,26 @@ def in_turns(
         contenders: each returns what it measured: seconds, or a rate.
         repeats: turns that count; one more, before them, warms up.
         deadline: of :func:`time.monotonic`, after which no measurement begins.
+        least: turns that do not mind the deadline.
 
     Returns:
         What each measured in the turns that count, or while warming up where time allowed no more; empty if its turn
         never came.
     """
     measured: dict[str, list[float]] = {name: [] for name in contenders}
-    for _, (name, run) in product(range(repeats + 1), contenders.items()):
-        if time.monotonic() > deadline:
+    for turn, (name, run) in product(range(repeats + 1), contenders.items()):
+        if turn >= least and time.monotonic() > deadline:
             break
         measured[name].append(run())
     return {name: values[1:] or values for name, values in measured.items()}
 
 
-def median_seconds(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each contender, run as :func:`in_turns`."""
+def median_seconds(
+    contenders: Mapping[str, Callable[[], object]], repeats: int, deadline: float = math.inf
+) -> dict[str, float]:
+    """Median seconds of each contender, run as :func:`in_turns`, at least once."""
     timed = {name: lambda run=run: seconds(run) for name, run in contenders.items()}
-    return {name: median(values) for name, values in in_turns(timed, repeats).items()}
+    return {name: median(values) for name, values in in_turns(timed, repeats, deadline, least=1).items()}
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -9,8 +9,7 @@ from scipy.ndimage import binary_erosion, binary_fill_holes, distance_transform_
 from skimage.color import rgb2hed
 from skimage.feature import peak_local_max
 
-from persam_monai.synthetic.paint import Painting, paint_slide
-from persam_monai.synthetic.stain import Stain
+from persam_monai.synthetic.paint import Painting, Stain, paint_slide
 from persam_monai.synthetic.tissue import CELL, Kind
 
 SIZE = 1536
