@@ -320,9 +320,14 @@ def _write_all(
         for batch in loader:
             index, locations = int(batch["slide"][0]), batch["locations"][0]
             target = targets[index]
-            target.fingerprint()  # now: if the slide changes while it is read, its file will not count as current
+            try:
+                target.fingerprint()  # now: if the slide changes while it is read, its file will not count as current
+            except UserError as error:
+                dataset.skip(index, error)
             for skipped in dataset.skipped:
                 targets[skipped].clear()
+            if index in dataset.skipped:
+                continue
             image = batch["image"].to(device, non_blocking=True)
             target.add(network(image)[0].transpose(0, 1), locations)
             if target.received == len(instances[index]):

@@ -26,6 +26,7 @@ FORMAT_VERSION = 1  # to be raised by whoever changes what a file holds
 # The oldest form of HDF5 keeps no date of the root group, and every program reads it.
 LIBRARY = ("earliest", "v110")
 FLOATS = ("float16", "float32", "float64")
+BLOCK = 1 << 18  # values that are checked at once: the temporary arrays stay in the processor's cache
 UNKNOWN = -1  # both coordinates of a patch in files that have none
 ANEW = "Make it anew with the program that made it (run extracting), or copy it again."
 
@@ -336,11 +337,15 @@ def _chunk_offsets(path: Path, identity: Identity, name: str) -> np.ndarray:
 
 def _first_bad_row(features: np.ndarray) -> int | None:
     """The first row ``[D]`` that holds NaN or infinity."""
-    if features.dtype == np.float16:
-        # NaN and infinity have all bits of the exponent set. Numpy's isfinite takes five times as long for float16.
-        finite = (np.ascontiguousarray(features).view(np.uint16) & np.uint16(0x7FFF)) < np.uint16(0x7C00)
-    else:
-        finite = np.isfinite(features)
-    if finite.all():
-        return None
-    return int(np.flatnonzero(~finite.all(axis=1))[0])
+    step = max(1, BLOCK // features.shape[1])
+    for begin in range(0, len(features), step):
+        block = features[begin : begin + step]
+        if block.dtype == np.float16:
+            # NaN and infinity have all bits of the exponent set. Numpy's isfinite takes five times as long for float16.
+            bits = np.ascontiguousarray(block).view(np.uint16) & np.uint16(0x7FFF)
+            finite = bits.max() < np.uint16(0x7C00)
+        else:
+            finite = np.isfinite(block).all()
+        if not finite:
+            return begin + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+    return None
