@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from persam_monai.errors import did_you_mean
+from persam_monai.networks.dropout import Dropout
+from persam_monai.networks.dropout import dropout as drop
 from persam_monai.networks.precision import at_least_float32
 
 ATTENTIONS = ("balanced", "standard")
@@ -53,7 +55,7 @@ class TokenAssembly(nn.Module):
         self.clinical_embedding_norm = nn.LayerNorm(width)
         self.clinical_sum_norm = nn.LayerNorm(width)
         self.class_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, patches: Tensor, clinical: Tensor) -> Tensor:
         """Lines up the tokens of each bag.
@@ -119,10 +121,10 @@ class EncoderLayer(nn.Module):
         self.attention_out = nn.Linear(width, width)
         self.attention_norm = nn.LayerNorm(width)
         self.feedforward = nn.Sequential(
-            nn.Linear(width, feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feedforward, width)
+            nn.Linear(width, feedforward), nn.GELU(), Dropout(dropout), nn.Linear(feedforward, width)
         )
         self.feedforward_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """One round of looking at one another.
@@ -253,7 +255,7 @@ def balanced_attention(
     scores = torch.cat([patch_score, clinical.mean(3, keepdim=True), itself.amax(3, keepdim=True)], dim=3)
     balance = scores.softmax(dim=3)  # [B, h, N + M + C, 3]
     weights = torch.cat([clinical.softmax(3) * balance[..., 1:2], itself.softmax(3) * balance[..., 2:]], dim=3)
-    weights = functional.dropout(weights, dropout)  # [B, h, N + M + C, M + C]
+    weights = drop(weights, dropout)  # [B, h, N + M + C, M + C]
     seen: Tensor | None = None
     if mask is not None:  # an empty bag may look anywhere: its patches weigh nothing
         seen = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None]  # [B, 1, 1, N]
@@ -269,7 +271,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, d
     logits = at_least_float32(query * query.shape[3] ** -0.5 @ key.transpose(2, 3))
     if seen is not None:
         logits = logits.masked_fill(~seen, -float("inf"))
-    return functional.dropout(logits.softmax(dim=3).to(value.dtype), dropout) @ value
+    return drop(logits.softmax(dim=3).to(value.dtype), dropout) @ value
 
 
 def _other_classes(query: Tensor, classes: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
+from persam_monai.networks.dropout import Dropout
 from persam_monai.networks.precision import at_least_float32
 from persam_monai.settings import is_no, is_yes, or_none
 
@@ -101,7 +102,7 @@ class Head(nn.Module):
             nn.LayerNorm(tokens * width),
             nn.Linear(tokens * width, hidden),
             nn.ReLU(),
-            nn.Dropout(self.settings["dropout"]),
+            Dropout(self.settings["dropout"]),
             nn.Linear(hidden, self.num_classes),
         )
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from persam_monai.networks.dropout import Dropout
 from persam_monai.networks.encoder import Encoder, TokenAssembly
 from persam_monai.networks.head import Attention, Head
 from persam_monai.networks.precision import at_least_float32
@@ -174,7 +175,7 @@ class Aggregator(nn.Module):
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.scale = width**-0.5
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Aggregation:
