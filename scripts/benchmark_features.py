@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
-    parser.add_argument("--minutes", type=float, default=4.0, help="after which nothing more begins")
+    parser.add_argument("--minutes", type=float, default=3.0, help="after which nothing more begins")
     parser.add_argument("--folder", type=Path, help="where slide and features are made, and removed; None: temporary")
     parser.add_argument("--device", default="cpu", help="runs the network")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch")
