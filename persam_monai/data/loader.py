@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,38 +120,6 @@ class BagBatches(Dataset[Parcel]):
         return None, [None] * len(keys)
 
 
-class Order:
-    """Bags to read, in order, each looked up only when it is about to be read.
-
-    Args:
-        keys: the bags; may be a generator, which then decides at the last moment.
-    """
-
-    def __init__(self, keys: Iterable[BagKey]) -> None:
-        self._ahead = iter(keys)
-        self._handed_out: deque[BagKey] = deque()  # and not received yet
-        self._received = 0
-        self._total = len(keys) if isinstance(keys, Sized) else None
-
-    @property
-    def left(self) -> int | None:
-        """How many bags have not been received; ``None`` if nobody knows."""
-        return None if self._total is None else self._total - self._received
-
-    def __iter__(self) -> Iterator[BagKey]:
-        """All that has not been received; what has been handed out before is handed out again."""
-        yield from list(self._handed_out)
-        for key in self._ahead:
-            self._handed_out.append(key)
-            yield key
-
-    def receive(self, most: int) -> None:
-        """Note that the next ``most`` bags, or as many as there are, have come."""
-        for _ in range(min(most, len(self._handed_out))):
-            self._handed_out.popleft()
-            self._received += 1
-
-
 class EpochSampler(DistributedSampler[BagKey]):
     """The bags of an epoch, in an order that depends on the seed and the epoch alone.
 
@@ -170,7 +137,7 @@ class EpochSampler(DistributedSampler[BagKey]):
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
-        self.current: Order | None = None  # what a loader is going through
+        self.current: Sequence[BagKey] | None = None  # what a loader is going through
 
     def order(self) -> list[BagKey]:
         """All bags of the epoch."""
@@ -238,18 +205,18 @@ class BagLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         return self.batches(self.epoch_sampler.order())
 
-    def batches(self, keys: Iterable[BagKey]) -> Generator[Batch, None, None]:
+    def batches(self, keys: Sequence[BagKey]) -> Generator[Batch, None, None]:
         """Read other bags than an epoch's.
 
         Args:
-            keys: the bags, in order; taken one by one, a few batches before they are needed.
+            keys: the bags, in order.
         """
-        order = Order(keys)
+        received = 0
         while True:
-            self.epoch_sampler.current = order
+            left = self.epoch_sampler.current = keys[received:]
             try:
-                for batch in self._batches(order):
-                    order.receive(self.batch_size)
+                for batch in self._batches(-(-len(left) // self.batch_size)):
+                    received += self.batch_size
                     if batch is not None:
                         yield batch
                 return
@@ -265,15 +232,14 @@ class BagLoader(DataLoader[Any]):
             finally:
                 self.epoch_sampler.current = None
 
-    def _batches(self, order: Order) -> Iterator[Batch | None]:
-        """The batches of ``order``, which the sampler names; ``None`` where no bag of a batch can be used."""
+    def _batches(self, expected: int) -> Iterator[Batch | None]:
+        """As many batches, of bags that the sampler names; ``None`` where no bag of a batch can be used."""
         ring = None  # held until the end: the dataset may be given another one in between
         if self.num_workers and self.bags.source.pixels:
             side = self.bags.source.patches.size
             ring = Ring(self.num_workers, SLOTS, self.batch_size * self.bags.draw.bag_size * side * side * 3)
         self.dataset.ring = ring
         try:
-            expected = None if order.left is None else -(-order.left // self.batch_size)
             for parcel in watch(self, self.dataset.busy, expected):
                 for slide, problem in parcel.failures:
                     self.bags.skip(slide, UserError(problem))

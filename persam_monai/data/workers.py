@@ -10,7 +10,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from typing import Any
 
 from torch._C import _error_if_any_worker_fails
@@ -77,13 +76,13 @@ class Busy:
         self._items[worker] = -1
 
 
-def watch(loader: DataLoader[Any], busy: Busy, expected: int | None) -> Iterator[Any]:
-    """Go through a data loader. Its workers have ended when the last item comes, if that is known to be the last.
+def watch(loader: DataLoader[Any], busy: Busy, expected: int) -> Iterator[Any]:
+    """Go through a data loader. Its workers have ended when the last item comes.
 
     Args:
         loader: whose dataset notes in ``busy`` what it does.
         busy: of at least the loader's number of workers.
-        expected: items that will come; ``None`` if only the loader's sampler will tell.
+        expected: items that will come.
 
     Raises:
         WorkerDied: if a worker process is ended by a signal, or ends itself while it is busy.
@@ -92,7 +91,7 @@ def watch(loader: DataLoader[Any], busy: Busy, expected: int | None) -> Iterator
         iterator = DataLoader.__iter__(loader)
     workers = getattr(iterator, "_workers", ())
     try:
-        for number in count(1) if expected is None else range(1, expected + 1):
+        for number in range(1, expected + 1):
             with _handling_deaths(_raise_deaths):
                 _raise_deaths()  # of those that died since the last item
                 item = next(iterator, END)
