@@ -304,7 +304,7 @@ def _in_words(fault: Any) -> tuple[KeyPath, str]:
         case "extra_forbidden":
             known = [name for name in model.model_fields if name != "kind"]
             return tuple(path), f"unknown key; expected one of {', '.join(known)}.{did_you_mean(path[-1], known)}"
-        case "missing":
+        case "missing" if path[-1] in model.model_fields:
             return tuple(path), f"is missing; expected {model.model_fields[path[-1]].description or 'a value'}."
         case "union_tag_not_found":
             return tuple(path), f"has no kind; expected one of {', '.join(KINDS)}."

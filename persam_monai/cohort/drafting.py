@@ -48,15 +48,13 @@ _ASIDE = "Set aside; take in on purpose what belongs in, by removing the # of it
 # What the name of a column gives away: parts of it in lower case, or whole words. Better one variable too many set
 # aside, to be taken in by hand, than a patient shown in a draft.
 _PERSON = re.compile(
-    r"names?\b|namen\b|name$|surname|forename|initial(s|en)|pseudonym|telefon|telephone|phone|e-?mail|adress|address"
+    r"^dr\b|names?\b|namen\b|name$|surname|forename|initial(s|en)|pseudonym|telefon|telephone|phone|e-?mail|adress|address"
     r"|strasse|straße|street|plz|postleit|postcode|postal|zip ?code|wohnort|geburts|birth|\barzt|physician|doctor"
     r"|patholog(e|ist)|surgeon|clinician|nummer|aktenzeichen|accession|passport|barcode"
     r"|(case|patient|record|admission|insurance|security|specimen|sample|block|account|file)s? ?(number|num\b)"
     r"|(fall|pat|patient|patienten|aufnahme|akten|journal|histo) ?(nr|id)\b"
 )
-_PERSON_WORDS = frozenset(
-    {"mrn", "ssn", "nhs", "dob", "zip", "city", "town", "ort", "fax", "mail", "gebdat", "geb", "dr"}
-)
+_PERSON_WORDS = frozenset({"mrn", "ssn", "nhs", "dob", "zip", "city", "town", "ort", "fax", "mail", "gebdat", "geb"})
 _IDENTIFIER_WORDS = frozenset(
     {"id", "case", "number", "no", "nr", "code", "patient", "pid", "uid", "uuid", "sample", "key", "specimen", "block"}
     | {"record", "study", "fall", "file", "path", "slide"}
@@ -68,7 +66,8 @@ _AFTERWARDS = re.compile(
     r"|\blast (info|contact|seen|known|alive)|\b(os|pfs|dfs|efs|rfs|dss|ttp|dead|died|alive)\b"
 )
 _BOOKKEEPING = re.compile(
-    r"(is |data )?(train|training|test|validation|holdout|split|fold|partition|subset|cohort|batch)s?"
+    r"(is |data |cv )?(train|training|test|validation|holdout|split|fold|partition|subset|cohort|batch)s?"
+    r"( (no|nr|number|\d+))?"
 )
 
 _UNKNOWN_WORDS = frozenset(
@@ -80,7 +79,7 @@ _UNKNOWN_WORDS = frozenset(
 )
 _DRESS = re.compile(r"[\s._?…\-–—−'\"`´‘’‚“”„«»\[\](){}<>/]")  # brackets, quotes, dashes, points and spaces
 _UNSTAGED = re.compile(r"[cpyr]{0,2}[tnmgrlv]x", re.IGNORECASE)  # TX, pNX: not assessed
-_STAINING = re.compile(r"[-–]|\(\+\)|\+/-|\+{1,4}")
+_STAINING = re.compile(r"[-–+/()<>=]+")
 _CODES = (-1, -7, -8, -9, -77, -88, -99, -888, -999, -9999, 9, 77, 88, 99, 777, 888, 999, 8888, 9999)
 
 _PERSON_CELL = re.compile(r"\b(Dr|Prof)\.|\S@\S+\.\w")
@@ -249,12 +248,18 @@ def _labels(table: Table, groups: Sequence[Sequence[int]]) -> tuple[list[str | N
 
 def _number_rules(table: Table) -> tuple[CellRules | None, bool]:
     """How most of the table's text cells write numbers, and whether that is certain; None if no sign is in them."""
-    texts = [cell.strip() for row in table.rows for cell in row.cells.values() if isinstance(cell, str)]
+    texts = [
+        cell.strip()
+        for row in table.rows
+        for name, cell in row.cells.items()
+        if isinstance(cell, str) and name not in RESERVED_COLUMNS  # 1.svs is no number
+    ]
     matches = [match for match in map(_NUMBER.fullmatch, texts) if match is not None]
     numbers = [number for match in matches if re.search("[.,'’ \u00a0\u202f]", number := match["number"].strip())]
+    tried = [CellRules(sign, mark) for sign in DECIMALS for mark in (None, *THOUSANDS) if mark != sign]
+    numbers = [number for number in numbers if any(number_or_none(number, rules) is not None for rules in tried)]
     if not numbers:
         return None, True
-    tried = [CellRules(sign, mark) for sign in DECIMALS for mark in (None, *THOUSANDS) if mark != sign]
     readable = [sum(number_or_none(number, rules) is not None for number in numbers) for rules in tried]
     best = tried[readable.index(max(readable))]  # the first of several that read as many
     return best, not all(map(is_ambiguous, numbers))
@@ -372,8 +377,9 @@ def _of_cells(name: str, cells: Sequence[object], rules: CellRules) -> Guess:
             guess.declaration["comparisons"] = "limit"
             guess.notes.append(f"Comparison signs (patients: {signs}): limit takes <5 for 5, half takes it for 2.5.")
         if units:
-            unit, count = units.most_common(1)[0]
-            guess.declaration = {"kind": "numeric", "unit": unit, **guess.declaration} if unit else guess.declaration
+            if guess.declaration.get("kind") == "numeric":
+                guess.declaration["unit"] = units.most_common(1)[0][0]
+            count = units.total()
             guess.notes.append(f"Cells with a unit are refused (patients: {count}): leave the numbers alone in them.")
         if strays := len(known) - numeric:
             guess.notes.append(f"Cells without a number are refused (patients: {strays}): correct them in the table.")
@@ -486,7 +492,7 @@ def _in_order(levels: Sequence[str]) -> list[str] | None:
     if len(matches) < len(levels) or len({match["prefix"].casefold() for match in matches}) > 1:
         return None
     romans = [match["number"].upper() in _ROMAN[1:] for match in matches]
-    if not any(romans) and not matches[0]["prefix"]:
+    if not any(romans) and not matches[0]["prefix"] and not any(match["part"] for match in matches):
         return None  # plain numbers are judged as numbers
     if any(romans) and not all(roman or match["number"] == "0" for roman, match in zip(romans, matches, strict=True)):
         return None  # I and 2 in one column

