@@ -15,8 +15,7 @@ from persam_monai.cohort import SlideEntry
 from persam_monai.data import IndexCache, PatchSettings, SlideIndex, index_slides
 from persam_monai.errors import UserError
 from persam_monai.slide_files import without_ending
-from persam_monai.slides import PatchCells, Slide, TissueMask, tissue_mask
-from persam_monai.slides.packed import PackedMask
+from persam_monai.slides import PackedMask, PatchCells, Slide, TissueMask, tissue_mask
 
 
 @dataclass(frozen=True)

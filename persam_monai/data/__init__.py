@@ -3,7 +3,7 @@
 
 from persam_monai.data.bad_slides import BadSlides
 from persam_monai.data.batches import collate_bags, prepare_bags, turn_patches
-from persam_monai.data.dataset import BagDataset, BagKey
+from persam_monai.data.dataset import BagDataset, BagKey, Instances, Source
 from persam_monai.data.draws import InOrder, PartitionBags, RandomBags, generator_for
 from persam_monai.data.features import (
     FeatureFiles,
@@ -15,9 +15,17 @@ from persam_monai.data.features import (
     read_info,
     write_features,
 )
-from persam_monai.data.index import IndexCache, PatchSettings, SlideIndex, index_home, index_slide, index_slides
+from persam_monai.data.index import (
+    IndexCache,
+    PatchSettings,
+    SlideIndex,
+    SlideInstances,
+    SlidePatches,
+    index_home,
+    index_slide,
+    index_slides,
+)
 from persam_monai.data.loader import BagLoader, EpochSampler
-from persam_monai.data.source import Instances, SlideInstances, SlidePatches, Source
 
 __all__ = [
     "BadSlides",

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the bags need to know of each slide before any patch is read, kept for the next time."""
+"""Slides as a source of bags: what the bags need to know of each slide is found once and kept for the next time."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import zlib
@@ -25,14 +24,13 @@ from persam_monai.errors import UserError
 from persam_monai.files import replacing
 from persam_monai.settings import check_settings
 from persam_monai.slide_files import files_of_slide
-from persam_monai.slides import PatchCells, Slide, SlideHeader, patch_cells, tissue_mask
-from persam_monai.slides.header import header_from_dict, header_to_dict
-from persam_monai.slides.packed import PackedMask
+from persam_monai.slides import PackedMask, PatchCells, Slide, SlideHeader, open_slide, patch_cells, tissue_mask
+from persam_monai.slides.header import HEADER_JSON
 
 logger = logging.getLogger(__name__)
 
 PAIRS = ("run", "step", "downsample", "extent")  # of PatchCells: a value for x and one for y
-FORM = 3  # of kept indices and of how tissue is found; whoever changes either counts on
+FORM = 4  # of kept indices and of how tissue is found; whoever changes either counts on
 
 
 @dataclass(frozen=True)
@@ -129,16 +127,13 @@ def index_slides(
                 generator=torch.Generator(),  # so that iterating draws nothing from the global generator
             )
             try:
-                for i, result in watch(loader, jobs.busy, len(missing)):
+                for i, result in watch(loader, jobs.busy):
                     indices[i] = result
                     if cache is not None and isinstance(result, SlideIndex):
                         cache.store(entries[i], patches, result, identities[i])
                     bar.update()
             except WorkerDied as death:
-                if not death.its_fault or death.item is None:
-                    slide = "" if death.item is None else f" The slide was {entries[death.item].path}."
-                    raise UserError(f"Slides cannot be looked into: {death}{slide} Lower --num_workers.") from death
-                indices[death.item] = UserError(f"Slide {entries[death.item].path} cannot be used: {death}")
+                i, indices[i] = death.blamed(entries, "Lower --num_workers.")
                 bar.update()
     return [indices[i] for i in range(len(entries))]
 
@@ -201,15 +196,16 @@ class IndexCache:
         """
         try:
             with np.load(self._file(entry, patches), allow_pickle=False) as stored:
-                about = json.loads(bytes(stored["about"]))
-                if about["identity"] != file_identity(entry.path):
+                if stored["identity"].tolist() != file_identity(entry.path):
                     return None
-                tissue = PackedMask(stored["bits"], int(about["width"]), (about["scale"][0], about["scale"][1]))
-                run, step, downsample, extent = ((about[name][0], about[name][1]) for name in PAIRS)
+                run, step, downsample, extent, scale = (tuple(stored[name].tolist()) for name in (*PAIRS, "scale"))
+                tissue = PackedMask(stored["bits"], int(stored["width"]), scale)
+                least = float(stored["min_tissue"])
                 cells = PatchCells(
-                    stored["origins"], stored["choices"], run, step, downsample, extent, tissue, about["min_tissue"]
+                    stored["origins"], stored["choices"], run, step, downsample, extent, tissue, least
                 )
-                return SlideIndex(header_from_dict(about["header"], entry.path), cells)
+                header = HEADER_JSON.validate_json(bytes(stored["header"]))
+                return SlideIndex(header._replace(path=entry.path), cells)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
@@ -227,20 +223,13 @@ class IndexCache:
         """
         if not self._writable or identity is None:
             return
-        cells = index.cells
-        about = {
-            "identity": identity,
-            "header": header_to_dict(index.header),
-            "width": cells.tissue.width,
-            "scale": cells.tissue.scale,
-            **{name: getattr(cells, name) for name in (*PAIRS, "min_tissue")},
-        }
-        text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        cells, tissue = index.cells, index.cells.tissue
+        header = HEADER_JSON.dump_json(index.header._replace(path=Path()))  # a slide's name may be a patient's
+        arrays = {name: getattr(cells, name) for name in ("origins", "choices", *PAIRS, "min_tissue")}
+        arrays |= {"bits": tissue.bits, "width": tissue.width, "scale": tissue.scale}
         try:
             with replacing(self._file(entry, patches)) as partial, partial.open("wb") as file:
-                np.savez_compressed(
-                    file, about=text, bits=cells.tissue.bits, origins=cells.origins, choices=cells.choices
-                )
+                np.savez_compressed(file, identity=identity, header=np.frombuffer(header, np.uint8), **arrays)
         except UserError as error:
             self._writable = False
             logger.warning("What is found in the slides is not kept for the next time: %s", error)
@@ -258,3 +247,55 @@ def file_identity(path: Path) -> list[int] | None:
     except OSError:
         return None
     return [number for status in files for number in (status.st_size, status.st_mtime_ns)]
+
+
+class SlidePatches:
+    """The patches of slides, as a source of bags.
+
+    Args:
+        patches: what a patch is.
+        index_dir: folder where what is found in the slides is kept for the next time; ``None`` keeps nothing.
+        index_workers: worker processes that look for tissue; 0 looks in the calling process.
+    """
+
+    pixels = True
+
+    def __init__(
+        self, patches: PatchSettings, index_dir: str | os.PathLike[str] | None = None, index_workers: int = 0
+    ) -> None:
+        self.patches = patches
+        self.index_dir = index_dir
+        self.index_workers = index_workers
+
+    def made_of(self, entries: Sequence[SlideEntry]) -> None:
+        """Nothing: pixels are no features; see :class:`~persam_monai.data.Source`."""
+
+    def look(self, entries: Sequence[SlideEntry], label: str = "slides") -> list[SlideInstances | UserError]:
+        """Look for tissue in every slide; see :class:`~persam_monai.data.Source`."""
+        cache = None if self.index_dir is None else IndexCache(self.index_dir)
+        indices = index_slides(entries, self.patches, label, cache, self.index_workers)
+        return [i if isinstance(i, UserError) else SlideInstances(i, self.patches) for i in indices]
+
+
+@dataclass(frozen=True)
+class SlideInstances:
+    """The patches of one slide.
+
+    Attributes:
+        index: what was found in the slide.
+        patches: what a patch is.
+    """
+
+    index: SlideIndex
+    patches: PatchSettings
+
+    def __len__(self) -> int:
+        return len(self.index.cells)
+
+    def read(
+        self, chosen: np.ndarray, generator: np.random.Generator, threads: int = 1, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read one patch of each chosen cell; see :class:`~persam_monai.data.Instances`."""
+        locations = self.index.cells.locate(chosen, generator)
+        slide = open_slide(self.index.header)
+        return slide.read_patches(locations, self.patches.size, self.patches.mpp, threads, out), locations

@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch._C import _error_if_any_worker_fails
 from torch.utils.data import DataLoader, get_worker_info
 
-END = object()  # of a data loader
+from persam_monai.cohort import SlideEntry
+from persam_monai.errors import UserError
+
 # What a library does to a process when it crashes. Others come from outside, such as SIGKILL when memory runs out.
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
 
@@ -26,23 +26,34 @@ class WorkerDied(Exception):
     Args:
         item: what it was busy with, or ``None`` if that is not known.
         code: its exit code: a status, or the negative number of a signal.
-
-    Attributes:
-        item: as above.
-        its_fault: whether that item may be the cause.
     """
 
     def __init__(self, item: int | None, code: int) -> None:
-        crashed = code > 0 or -code in CRASHES
+        self.item = item
+        self.crashed = code > 0 or -code in CRASHES
         names = {number.value: number.name for number in signal.Signals}
         how = f"ended with status {code}" if code > 0 else f"was ended by {names.get(-code, f'signal {-code}')}"
-        if crashed:
+        if self.crashed:
             how += "; a library for images crashed"
         elif -code == signal.SIGKILL:
             how += "; the system may have run out of memory"
         super().__init__(f"the process that was reading {how}.")
-        self.item = item
-        self.its_fault = item is not None and crashed
+
+    def blamed(self, entries: Sequence[SlideEntry], cure: str) -> tuple[int, UserError]:
+        """The slide that may be the cause, and its problem.
+
+        Args:
+            entries: the slides; the item is the index of one.
+            cure: what to do if no slide is to blame.
+
+        Raises:
+            UserError: if no slide is to blame.
+        """
+        path = None if self.item is None else entries[self.item].path
+        if self.item is None or not self.crashed:
+            slide = "" if path is None else f" The slide was {path}."
+            raise UserError(f"Slides can no longer be read: {self}{slide} {cure}") from self
+        return self.item, UserError(f"Slide {path} cannot be read: {self}")
 
 
 class Busy:
@@ -66,73 +77,40 @@ class Busy:
         finally:
             self._items[number] = -1
 
-    def of(self, worker: int) -> int | None:
-        """What a worker was last busy with; ``None``: with nothing."""
-        item = int(self._items[worker])
+    def take(self, worker: int) -> int | None:
+        """What a dead worker was last busy with, ``None`` if with nothing; its successor begins with nothing."""
+        item, self._items[worker] = int(self._items[worker]), -1
         return None if item < 0 else item
 
-    def forget(self, worker: int) -> None:
-        """Let a dead worker's successor begin with nothing."""
-        self._items[worker] = -1
 
-
-def watch(loader: DataLoader[Any], busy: Busy, expected: int) -> Iterator[Any]:
-    """Go through a data loader. Its workers have ended when the last item comes.
+def watch(loader: DataLoader[Any], busy: Busy) -> Iterator[Any]:
+    """Go through a data loader; PyTorch looks every five seconds whether all workers are alive.
 
     Args:
         loader: whose dataset notes in ``busy`` what it does.
         busy: of at least the loader's number of workers.
-        expected: items that will come.
 
     Raises:
         WorkerDied: if a worker process is ended by a signal, or ends itself while it is busy.
     """
-    with _handling_deaths(signal.SIG_DFL):  # PyTorch sets its own handler with the first loader of a process
-        iterator = DataLoader.__iter__(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    iterator = DataLoader.__iter__(loader)
+    if threading.current_thread() is threading.main_thread():
+        # PyTorch's handler raises a worker's death wherever the main thread is, perhaps in the middle of a step.
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
     workers = getattr(iterator, "_workers", ())
     try:
-        for number in range(1, expected + 1):
-            with _handling_deaths(_raise_deaths):
-                _raise_deaths()  # of those that died since the last item
-                item = next(iterator, END)
-            if item is END:
-                return
-            if workers and number == expected:  # or they wait, and can die, until somebody asks for more
-                iterator._shutdown_workers()  # type: ignore[attr-defined]
-            yield item
-    except RuntimeError as error:  # of PyTorch's, naming process numbers
-        multiprocessing.connection.wait([process.sentinel for process in workers], timeout=1 if workers else 0)
+        yield from iterator
+    except RuntimeError as error:  # PyTorch's, naming process numbers
         for number, process in enumerate(workers):
-            item, code = busy.of(number), process.exitcode
-            if code is not None and (code < 0 or (code > 0 and item is not None)):
-                busy.forget(number)
-                raise WorkerDied(item, code) from error
+            if process.exitcode:
+                item = busy.take(number)
+                if process.exitcode < 0 or item is not None:
+                    raise WorkerDied(item, process.exitcode) from error
         raise
     finally:
         if workers:  # at once: left to the garbage collector, PyTorch waits five seconds for every worker
             iterator._shutdown_workers()  # type: ignore[attr-defined]
-
-
-def _raise_deaths(*_: Any) -> None:
-    _error_if_any_worker_fails()
-
-
-@contextmanager
-def _handling_deaths(handler: Any) -> Iterator[None]:
-    """Handle SIGCHLD in this block; then as before, but never as PyTorch does.
-
-    PyTorch's handler raises a worker's death wherever the main thread happens to be, which may be in the middle of a
-    training step.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGCHLD, handler)
-    try:
-        yield
-    finally:
-        pytorchs = str(getattr(before, "__module__", "")).startswith("torch.")
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or pytorchs else before)
 
 
 def threads_per_worker(num_workers: int) -> int:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A path becomes an open slide: resolution, levels, tissue, places for patches, pixels."""
+"""A path becomes an open slide: resolution, levels, tissue, locations of patches, pixels."""
 
 from persam_monai.slides.backends import BACKENDS
 from persam_monai.slides.cells import SAMPLING, PatchCells, patch_cells
 from persam_monai.slides.header import SlideHeader, read_header
 from persam_monai.slides.slide import Slide, open_slide
-from persam_monai.slides.tissue import TissueMask, tissue_mask
+from persam_monai.slides.tissue import PackedMask, TissueMask, tissue_mask
 
 __all__ = [
     "BACKENDS",
     "SAMPLING",
+    "PackedMask",
     "PatchCells",
     "Slide",
     "SlideHeader",

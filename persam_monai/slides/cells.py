@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from persam_monai.errors import UserError
-from persam_monai.slides.packed import PackedMask
 from persam_monai.slides.slide import Slide
-from persam_monai.slides.tissue import TissueMask
+from persam_monai.slides.tissue import PackedMask, TissueMask
 
 SAMPLING = ("snapped", "uniform", "grid")
 TRIES = 16  # places looked at for one with enough tissue; where a quarter of a cell's have it, 1 in 100 cells fails

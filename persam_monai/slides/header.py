@@ -3,23 +3,21 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import openslide
+from pydantic import ConfigDict, TypeAdapter
 
 from persam_monai.errors import UserError
-from persam_monai.slides.backends import TileTable, Unsuitable, Unsupported, choose_backend, read_tiff
-
-logger = logging.getLogger(__name__)
+from persam_monai.slides.backends import choose_backend
+from persam_monai.slides.tables import TileTable, Unsuitable, read_tiff
 
 COARSEST_MPP = 50.0  # no scanner is coarser; image programs write 72 dpi, 353 µm/px, when they do not know
 UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25_400.0}  # OME's UnitsLength
-LARGEST_TILE = 2**28  # pixels; OpenSlide ends the process when it cannot have the memory for one
 
 
 class Level(NamedTuple):
@@ -32,14 +30,17 @@ class Level(NamedTuple):
 
 
 class SlideHeader(NamedTuple):
-    """A slide's levels and how its pixels are read. Plain values: it can be sent to another process."""
+    """A slide's levels and how its pixels are read. Plain values: it can be sent to another process, and kept as JSON."""
 
     path: Path
     mpp: tuple[float, float]  # µm per level-0 pixel, x and y
     levels: tuple[Level, ...]  # finest first
     backend: str  # one of persam_monai.slides.backends.BACKENDS, never "auto"
-    reason: str  # why that one
     tables: tuple[TileTable, ...]  # of the levels, for the backend "tiles"; else empty
+
+
+# bytes are not text
+HEADER_JSON = TypeAdapter(SlideHeader, config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64"))
 
 
 def read_header(path: str | os.PathLike[str], mpp: float | None = None, backend: str = "auto") -> SlideHeader:
@@ -57,22 +58,14 @@ def read_header(path: str | os.PathLike[str], mpp: float | None = None, backend:
             ``mpp`` is ``None``.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"Slide {path} does not exist or is not a file.")
-    if not os.access(path, os.R_OK):
-        raise UserError(
-            f"Slide {path} may not be read by this user. Ask for the right to read it (ls -l shows whose it is)."
-        )
     try:
-        properties, dimensions, downsamples = _read_metadata(path)
-        own = _resolution(path, properties, mpp)
-        name, reason, tables = choose_backend(backend, path, properties.get("openslide.vendor", "unknown"), dimensions)
-    except Unsupported as problem:
-        raise UserError(
-            f"Slide {path} is in a form that is not supported: {problem}. Convert it, for example with libvips: "
-            f'vips colourspace {path} "new.tif[tile,pyramid,bigtiff,compression=jpeg,Q=90]" srgb'
-        ) from problem
-    logger.debug("Slide %s is read by %s: %s.", path, name, reason)
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise UserError(f"Slide {path} cannot be opened: {error.strerror}.") from error
+    properties, dimensions, downsamples = _read_metadata(path)
+    own = _resolution(path, properties, mpp)
+    name, tables = choose_backend(backend, path, properties.get("openslide.vendor", "unknown"), dimensions)
     levels = tuple(
         Level(
             dimensions=size,
@@ -85,38 +78,7 @@ def read_header(path: str | os.PathLike[str], mpp: float | None = None, backend:
         )
         for index, (size, downsample) in enumerate(zip(dimensions, downsamples, strict=True))
     )
-    for level in levels:
-        if math.prod(level.tile) > LARGEST_TILE:
-            raise UserError(
-                f"Slide {path} says that its tiles have {level.tile[0]} × {level.tile[1]} pixels; the file is damaged. "
-                "Copy it anew from where it came from, or take it out of the table."
-            )
-    return SlideHeader(path, own, levels, name, reason, tables)
-
-
-def header_to_dict(header: SlideHeader) -> dict[str, Any]:
-    """A header as JSON-able values; without its path, which whoever reads it knows."""
-    tables = [table._replace(head=table.head.hex()) for table in header.tables]  # type: ignore[arg-type]
-    return {**header._asdict(), "path": None, "tables": tables}
-
-
-def header_from_dict(content: dict[str, Any], path: Path) -> SlideHeader:
-    """The header that :func:`header_to_dict` wrote, after JSON.
-
-    Raises:
-        TypeError, ValueError, KeyError: if the content is not of that form.
-    """
-    levels = tuple(Level(*(_pair(value) for value in level)) for level in content["levels"])
-    tables = tuple(
-        TileTable(_pair(d), _pair(t), int(c), int(p), int(i), bytes.fromhex(h), (int(o), str(ok)), (int(s), str(sk)))
-        for d, t, c, p, i, h, (o, ok), (s, sk) in content["tables"]
-    )
-    return SlideHeader(path, _pair(content["mpp"]), levels, str(content["backend"]), str(content["reason"]), tables)
-
-
-def _pair(value: Any) -> tuple[Any, Any]:
-    first, second = value
-    return first, second
+    return SlideHeader(path, own, levels, name, tables)
 
 
 def _read_metadata(path: Path) -> tuple[dict[str, str], tuple[tuple[int, int], ...], tuple[float, ...]]:
@@ -133,8 +95,10 @@ def _read_metadata(path: Path) -> tuple[dict[str, str], tuple[tuple[int, int], .
         try:
             properties, dimensions = read_tiff(path)
         except Unsuitable:
-            why = str(error) or repr(error)
-            raise UserError(f"Slide {path} cannot be opened: {why}. The file may be damaged or cut off.") from error
+            raise UserError(
+                f"Slide {path} cannot be opened: {error!r}. The file may be damaged or cut off; or its form is not "
+                "supported, then convert it, for example with libvips."
+            ) from error
     width, height = dimensions[0]
     return properties, dimensions, tuple((width / w + height / h) / 2 for w, h in dimensions)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
@@ -17,12 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from persam_monai.errors import UserError
 from persam_monai.slides.backends import Backend, open_backend
 from persam_monai.slides.header import Level, SlideHeader, read_header
-from persam_monai.slides.resample import resample, shrink
 
 MPP_TOLERANCE = 0.1  # a slide of 0.26 µm/px is read as it is when 0.25 is asked for
 RESAMPLED_AT_ONCE = 4  # patches: what is read to be shrunk stays in the processor's cache
@@ -192,7 +191,7 @@ class Slide:
         strip *= max(1, STRIP // strip)
 
         def read(top: int) -> np.ndarray:
-            return shrink(backend.read_reduced(top, strip, index, decoding), factor // decoding)
+            return _shrink(backend.read_reduced(top, strip, index, decoding), factor // decoding)
 
         tops = range(0, level.dimensions[1], strip)
         if threads == 1 or backend.own_threads:
@@ -221,8 +220,10 @@ class Slide:
         regions = np.empty((RESAMPLED_AT_ONCE, plan.region[1], plan.region[0], 3), np.uint8)
         for first in range(0, len(out), RESAMPLED_AT_ONCE):
             some = np.s_[first : first + RESAMPLED_AT_ONCE]
-            self._read(plan, threads, starts[some], regions[: len(starts[some])])
-            resample(regions[: len(starts[some])], out[some])
+            read = regions[: len(starts[some])]
+            self._read(plan, threads, starts[some], read)
+            for region, patch in zip(read, out[some], strict=True):  # the mean over each new pixel: no aliasing
+                cv2.resize(region, (patch.shape[1], patch.shape[0]), dst=patch, interpolation=cv2.INTER_AREA)
 
     def close(self) -> None:
         """Close the file. Reading afterwards fails."""
@@ -239,11 +240,9 @@ class Slide:
         self.close()
 
 
-_open: OrderedDict[tuple[Path, str, tuple[float, float]], Slide] = OrderedDict()
-
-
+@lru_cache(maxsize=MAX_OPEN)
 def open_slide(header: SlideHeader) -> Slide:
-    """An open slide from this process's cache; the one used longest ago is closed when there are too many.
+    """An open slide from this process's cache.
 
     Args:
         header: of the slide.
@@ -251,15 +250,19 @@ def open_slide(header: SlideHeader) -> Slide:
     Raises:
         UserError: as :class:`Slide`.
     """
-    key = (header.path, header.backend, header.mpp)
-    if key in _open:
-        _open.move_to_end(key)
-        return _open[key]
-    slide = _open[key] = Slide(header.path, header=header)
-    while len(_open) > MAX_OPEN:
-        _, oldest = _open.popitem(last=False)
-        oldest.close()
-    return slide
+    return Slide(header.path, header=header)
+
+
+def _shrink(image: np.ndarray, factor: int) -> np.ndarray:
+    """Average blocks of ``factor`` × ``factor`` pixels of [h, w, 3]; the border is repeated to fill the last blocks."""
+    if factor == 1:
+        return image
+    height, width = image.shape[:2]
+    pad = ((0, -height % factor), (0, -width % factor), (0, 0))
+    padded = np.pad(image, pad, mode="edge") if height % factor or width % factor else image
+    size = (padded.shape[1] // factor, padded.shape[0] // factor)
+    small: np.ndarray = cv2.resize(padded, size, interpolation=cv2.INTER_AREA)
+    return small
 
 
 def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], threads: int) -> list[Any]:

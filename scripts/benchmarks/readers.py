@@ -26,7 +26,7 @@ from monai.data import PatchWSIDataset
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, SlideEntry
 from persam_monai.data import BagDataset, BagLoader, PatchSettings, RandomBags, SlidePatches
-from persam_monai.slides.backends.tiles import off_boundary
+from persam_monai.slides.tiles import off_boundary
 
 SIZE = 224  # px, side of a patch
 BAG = 100  # patches in a bag, and in a batch of other loaders

@@ -35,8 +35,7 @@ from persam_monai.data import (
     index_slides,
 )
 from persam_monai.errors import UserError
-from persam_monai.slides import PatchCells, Slide
-from persam_monai.slides.packed import PackedMask
+from persam_monai.slides import PackedMask, PatchCells, Slide
 from tests.data.making import Picture, cohort_of, write_slides
 from tests.slides.dicom import write_dicom
 from tests.slides.writing import write_slide

@@ -13,8 +13,7 @@ import torch
 
 from persam_monai.cohort import Cohort
 from persam_monai.data import BadSlides, BagDataset, BagKey, PatchSettings, RandomBags, SlidePatches, collate_bags
-from persam_monai.data.loader import BagBatches, Parcel
-from persam_monai.data.ring import PAGE, Ring
+from persam_monai.data.loader import BagBatches, Parcel, Ring
 from persam_monai.data.workers import Busy
 from persam_monai.errors import UserError
 

@@ -12,8 +12,7 @@ import torch
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
 from persam_monai.data import BagDataset, BagLoader, PatchSettings, RandomBags, SlidePatches
-from persam_monai.data.loader import SLOTS
-from persam_monai.data.ring import PAGE, Ring
+from persam_monai.data.loader import SLOTS, Ring
 from tests.data.making import Picture, cohort_of, write_slides
 
 SMALL = PatchSettings(size=32)

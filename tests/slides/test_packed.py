@@ -6,7 +6,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from persam_monai.slides import TissueMask
-from persam_monai.slides.packed import PackedMask
+from persam_monai.slides.tissue import PackedMask
 
 SCALE = (7.5, 9.0)  # level-0 pixels per mask pixel
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from persam_monai.slides.resample import resample, shrink
+
 from tests.slides.writing import noise
 
 

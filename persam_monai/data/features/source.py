@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features in files, as a source of bags."""
+"""Features in files, as a source of bags; those that have been read stay in memory as far as the bound allows."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
 from persam_monai.cohort import SlideEntry
-from persam_monai.data.features.cache import cache_for
-from persam_monai.data.features.file import StoredFeatures, open_features
+from persam_monai.data.features.file import Identity, StoredFeatures, open_features
 from persam_monai.data.features.finding import check_distinct, check_slide, find_all, missing
 from persam_monai.data.features.made import EXTRACTOR, FeatureInfo, Made, differences, short
 from persam_monai.data.index import PatchSettings
@@ -25,7 +26,74 @@ from persam_monai.settings import check_settings, or_none
 logger = logging.getLogger(__name__)
 
 COMPARED = (*EXTRACTOR, "mpp", "patch_size", "dim")
+GB = 1024**3
 OPTIONS = {"extractor": "--extractor_name", "mpp": "--mpp", "patch_size": "--patch_size"}
+
+
+class FeatureCache:
+    """Whole files in memory, and single rows from the disk where the bound is reached.
+
+    A file in the cache stays: where a set is larger than the cache, a part of it is always there, and the rest is read
+    row by row. Files that cannot be read by rows (compressed ones, those of torch) replace those that were not used for
+    the longest time.
+
+    Args:
+        bound: most bytes of features and positions that are kept. 0 keeps none.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.nbytes = 0
+        self._kept: OrderedDict[Path, tuple[Identity, np.ndarray, np.ndarray]] = OrderedDict()
+
+    @property
+    def paths(self) -> list[Path]:
+        """Files that are kept, the least recently used first."""
+        return list(self._kept)
+
+    def rows(self, stored: StoredFeatures, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some rows of a file: features ``[n, D]`` and positions ``[n, 2]``, the caller's own.
+
+        Raises:
+            UserError: if the file cannot be read, or what is read is not finite.
+        """
+        path = stored.info.path
+        if path in self._kept and self._kept[path][0] != stored.identity:
+            self._drop(path)  # it was made anew
+        if path not in self._kept:
+            if stored.by_rows and self.nbytes + stored.nbytes > self.bound:
+                return stored.read_rows(chosen)
+            while self._kept and self.nbytes + stored.nbytes > self.bound:
+                self._drop(next(iter(self._kept)))  # before the file is read, so that both are never in memory
+            features, coords = stored.read()
+            if not self.bound:
+                return features[chosen], coords[chosen]
+            self._kept[path] = (stored.identity, features, coords)
+            self.nbytes += stored.nbytes
+        self._kept.move_to_end(path)
+        _, features, coords = self._kept[path]
+        return features[chosen], coords[chosen]
+
+    def _drop(self, path: Path) -> None:
+        _, features, coords = self._kept.pop(path)
+        self.nbytes -= features.nbytes + coords.nbytes
+
+
+_caches: dict[tuple[str, int], FeatureCache] = {}  # of this process
+
+
+def cache_for(folder: str, gigabytes: float) -> FeatureCache:
+    """This process's cache for a folder.
+
+    Args:
+        folder: of the features.
+        gigabytes: most that is kept; the workers of a data loader share it evenly.
+    """
+    worker = get_worker_info()
+    bound = int(gigabytes * GB) // (1 if worker is None else worker.num_workers)
+    if (folder, bound) not in _caches:
+        _caches[folder, bound] = FeatureCache(bound)
+    return _caches[folder, bound]
 
 
 @dataclass(frozen=True)
@@ -60,7 +128,7 @@ class FeatureInstances:
     def read(
         self, chosen: np.ndarray, generator: np.random.Generator, threads: int = 1, out: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Read the chosen rows; see :meth:`persam_monai.data.source.Instances.read`.
+        """Read the chosen rows; see :meth:`persam_monai.data.Instances.read`.
 
         Nothing is left to chance: a row has one position. Where the file has none, it is −1.
         """
@@ -107,7 +175,7 @@ class FeatureFiles:
     def made_of(self, entries: Sequence[SlideEntry]) -> dict[str, Any]:
         """What makes the extractor the same, as the first file of the slides says that can be read.
 
-        Whether all files agree with it is checked by :meth:`look`. See :meth:`persam_monai.data.source.Source.made_of`.
+        Whether all files agree with it is checked by :meth:`look`. See :meth:`persam_monai.data.Source.made_of`.
 
         Args:
             entries: the cohort's slides.
@@ -129,7 +197,7 @@ class FeatureFiles:
         return self._first(entries).dim
 
     def look(self, entries: Sequence[SlideEntry], label: str = "slides") -> list[FeatureInstances | UserError]:
-        """Look into the file of every slide; see :meth:`persam_monai.data.source.Source.look`.
+        """Look into the file of every slide; see :meth:`persam_monai.data.Source.look`.
 
         Raises:
             UserError: if no slide has features, two slides have the same file, or the files do not agree with the

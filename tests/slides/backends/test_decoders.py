@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from persam_monai.slides.backends.decoders import DamagedTile, decode_tile
-from persam_monai.slides.backends.tables import TileTable, read_tables
+from persam_monai.slides.tables import TileTable, read_tables
+from persam_monai.slides.tiles import DamagedTile, decode_tile
 from tests.slides.writing import FORMS, decoded_levels, noise, smooth, tile_span, write_slide
 
 WIDTH, HEIGHT = 256, 240  # one tile

@@ -10,7 +10,7 @@ import pytest
 
 from persam_monai.errors import UserError
 from persam_monai.slides import Slide, read_header
-from persam_monai.slides.backends.regions import CuCIM, OpenSlideRegions
+from persam_monai.slides.regions import CuCIM, OpenSlideRegions
 from tests.slides.writing import cut, noise, overwrite_bytes, tile_span, write_slide
 
 PLACES = np.array([[0, 0], [300, 300], [280, 20], [30, 260]])

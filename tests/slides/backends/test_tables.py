@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from persam_monai.slides.backends.tables import TileTable, Unsuitable, read_tables
+from persam_monai.slides.tables import TileTable, Unsuitable, read_tables
 from tests.slides.writing import APERIO, noise, overwrite_tags, write_slide
 
 SIZES = [(700, 520), (175, 130)]  # width, height

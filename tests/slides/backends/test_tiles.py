@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from persam_monai.errors import UserError
-from persam_monai.slides import Slide
-from persam_monai.slides.backends import tiles
+from persam_monai.slides import Slide, tiles
 from tests.slides.writing import cut, decoded_levels, noise, overwrite_list, smooth, write_slide
 
 TILE = (64, 48)

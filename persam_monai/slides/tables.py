@@ -15,38 +15,21 @@ from persam_monai.errors import UserError
 UNCOMPRESSED, LZW, JPEG = 1, 5, 7  # TIFF tag Compression
 JPEG2000_YCBCR, JPEG2000_LOSSY = 33003, 33004  # the former where Aperio writes it; Bio-Formats writes RGB with both
 JPEG2000 = (JPEG2000_YCBCR, JPEG2000_LOSSY, 33005, 34712)
-DEFLATE = "deflate"
-COMPRESSIONS = {
-    UNCOMPRESSED: "uncompressed",
-    LZW: "LZW",
-    JPEG: "JPEG",
-    8: DEFLATE,
-    32946: DEFLATE,
-    **dict.fromkeys(JPEG2000, "JPEG 2000"),
-}
+DEFLATE = (8, 32946)
+COMPRESSIONS = (UNCOMPRESSED, LZW, JPEG, *DEFLATE, *JPEG2000)
 RGB, YCBCR, LAB = 2, 6, (8, 9, 10)  # TIFF tag PhotometricInterpretation
-UNREAD = (tifffile.COMPRESSION.WEBP, tifffile.COMPRESSION.JPEGXL, tifffile.COMPRESSION.LZMA)  # nor by OpenSlide
 NO_PREDICTOR, HORIZONTAL = 1, 2  # TIFF tag Predictor; the latter: each sample is the difference from its left one
 TRANSFORMS = {RGB: 0, YCBCR: 1}  # of JPEG's Adobe marker, by TIFF's photometric interpretation
 # A start marker, then the one that says what libjpeg otherwise guesses. Adobe Technical Note 5116: APP14, version 100,
 # two flags, the colour transform.
 HEAD = b"\xff\xd8" + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00%c"
 YCBCR_HEAD = HEAD % TRANSFORMS[YCBCR]
-LARGEST_TILE = 4096**2  # pixels; scanners make 1024² at most, and a garbled tag would ask for all memory
-OWN = "tiff"  # of a file that OpenSlide does not open
+OWN = "tiff"  # vendor of a file that OpenSlide does not open
 VENDORS = ("generic-tiff", "aperio", OWN)  # others move, overlap or omit tiles in ways of their own
 
 
 class Unsuitable(Exception):
     """The tiles of this file cannot be read one by one; says why."""
-
-
-class Unsupported(Exception):
-    """Nobody here reads the pixels of this file; says why."""
-
-
-class _Contradiction(Exception):
-    """The file's tags cannot all be true; says why."""
 
 
 class TileTable(NamedTuple):
@@ -72,6 +55,14 @@ class TileTable(NamedTuple):
         return self.columns * -(-self.dimensions[1] // self.tile[1])
 
 
+def unsupported(path: Path, why: str) -> UserError:
+    """The error for a slide in a form that nobody here reads."""
+    return UserError(
+        f"Slide {path} is in a form that is not supported: {why}. Convert it, for example with libvips: "
+        f'vips colourspace {path} "new.tif[tile,pyramid,bigtiff,compression=jpeg,Q=90]" srgb'
+    )
+
+
 def read_tables(path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]) -> tuple[TileTable, ...]:
     """Find the tiles of every level (TIFF 6.0, sections 15 and 22).
 
@@ -82,35 +73,29 @@ def read_tables(path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]) 
 
     Raises:
         Unsuitable: if a level is not stored as 8-bit RGB tiles, or the vendor does not simply lay tile beside tile.
-        Unsupported: if the pixels are L*a*b*, of which OpenSlide gives other colours.
-        UserError: if the file says of itself what cannot be.
+        UserError: if the pixels are L*a*b*, of which OpenSlide gives other colours.
     """
     if vendor not in VENDORS:
         raise Unsuitable(f"the format is {vendor}")
     try:
         with tifffile.TiffFile(path) as file:
-            order = file.byteorder
             listed = [page for page in file.pages if isinstance(page, tifffile.TiffPage)]
             within = [page for parent in listed for page in parent.pages or ()]  # SubIFDs, where pyramids may be
             pages = [page for page in (*listed, *within) if isinstance(page, tifffile.TiffPage) and page.is_tiled]
             by_size = {(page.imagewidth, page.imagelength): page for page in pages}
             if len(by_size) < len(pages):
                 raise Unsuitable("two pictures in it have the same size")
-            return tuple(_table(by_size.get(size), size, order, vendor) for size in dimensions)
-    except _Contradiction as error:
-        raise UserError(
-            f"Slide {path} is damaged: {error}. Copy it anew from where it came from, or take it out of the table."
-        ) from error
-    except OSError as error:
-        raise Unsuitable(f"it cannot be read as a TIFF ({error.strerror})") from error  # never with its name
-    except (Unsuitable, Unsupported, MemoryError):
+            if any(page.photometric in LAB for page in pages):
+                raise unsupported(path, "its pixels are L*a*b*")
+            return tuple(_table(by_size.get(size), size, file.byteorder, vendor) for size in dimensions)
+    except (Unsuitable, UserError, MemoryError):
         raise
     except Exception as error:  # tifffile's are of many types
         raise Unsuitable(f"its TIFF tags cannot be read ({error})") from error
 
 
 def read_tiff(path: Path) -> tuple[dict[str, str], tuple[tuple[int, int], ...]]:
-    """Tell of a TIFF what OpenSlide would, which does not open those of some compressions.
+    """Metadata of a TIFF of JPEG 2000 tiles that OpenSlide does not open, such as QuPath and Bio-Formats write.
 
     Args:
         path: the slide.
@@ -120,7 +105,6 @@ def read_tiff(path: Path) -> tuple[dict[str, str], tuple[tuple[int, int], ...]]:
 
     Raises:
         Unsuitable: if the file is no such TIFF.
-        Unsupported: if it is, and its compression is none that is read here.
     """
     try:
         with tifffile.TiffFile(path) as file:
@@ -129,8 +113,6 @@ def read_tiff(path: Path) -> tuple[dict[str, str], tuple[tuple[int, int], ...]]:
             per_um = pages[0].get_resolution("MICROMETER")
     except Exception as error:  # tifffile's are of many types
         raise Unsuitable(f"its TIFF tags cannot be read ({error})") from error
-    if compression in UNREAD:
-        raise Unsupported(f"it is compressed by {compression.name}")
     if compression not in JPEG2000 or pages[0].is_svs:
         raise Unsuitable("OpenSlide opens what is so compressed")
     properties = {"openslide.vendor": OWN, "tiff.ImageDescription": description}
@@ -147,38 +129,30 @@ def _table(page: tifffile.TiffPage | None, size: tuple[int, int], byteorder: str
     photometric = int(page.photometric)
     if page.compression == JPEG2000_LOSSY and not page.parent.pages.first.software:
         photometric = YCBCR  # so libvips writes it, which says RGB there and names itself nowhere
-    if photometric in LAB:
-        raise Unsupported("its pixels are L*a*b*")
-    if int(page.compression) not in COMPRESSIONS or (vendor, page.compression) == ("aperio", JPEG2000_YCBCR):
+    if page.compression not in COMPRESSIONS or (vendor, page.compression) == ("aperio", JPEG2000_YCBCR):
         raise Unsuitable(f"it is compressed by {getattr(page.compression, 'name', page.compression)}")
     plain = (page.samplesperpixel, page.bitspersample, int(page.planarconfig)) == (3, 8, 1)
     ycbcr = photometric == YCBCR and page.compression in (JPEG, *JPEG2000)
     if not plain or not (photometric == RGB or ycbcr):
         raise Unsuitable("its pixels are not 8-bit RGB")
-    if page.tilewidth * page.tilelength > LARGEST_TILE:
-        raise Unsuitable(f"its tiles are said to have {page.tilewidth} × {page.tilelength} pixels")
     if int(page.predictor) not in (NO_PREDICTOR, HORIZONTAL):
         raise Unsuitable(f"its predictor is {int(page.predictor)}")
+    if vendor == "aperio" and 0 in page.databytecounts:
+        raise Unsuitable("a lower level leaves out tiles, which are to be taken from a finer one")
     tables = page.jpegtables or b""  # an abbreviated stream of its own, between start and end markers
-    offsets, sizes = page.tags["TileOffsets"], page.tags["TileByteCounts"]
-    table = TileTable(
+    return TileTable(
         size,
         (page.tilewidth, page.tilelength),
         int(page.compression),
         int(page.predictor),
         photometric,
         HEAD % TRANSFORMS[photometric] + tables[2:-2] if page.compression == JPEG else b"",
-        _place(offsets, byteorder),
-        _place(sizes, byteorder),
+        _list(page.tags["TileOffsets"], byteorder),
+        _list(page.tags["TileByteCounts"], byteorder),
     )
-    if vendor == "aperio" and 0 in page.databytecounts:
-        raise Unsuitable("a lower level leaves out tiles, which are to be taken from a finer one")
-    listed = min(offsets.count, sizes.count)
-    if listed < table.number:
-        raise _Contradiction(f"a level of {size[0]} × {size[1]} pixels has {table.number} tiles, and it lists {listed}")
-    return table
 
 
-def _place(tag: tifffile.TiffTag, byteorder: str) -> tuple[int, str]:
+def _list(tag: tifffile.TiffTag, byteorder: str) -> tuple[int, str]:
+    """Position of a tag's values in the file, and their NumPy type."""
     kind = np.dtype(byteorder + {"H": "u2", "I": "u4", "Q": "u8"}[tag.dataformat[-1]])
     return int(tag.valueoffset), kind.str

@@ -6,20 +6,28 @@ from __future__ import annotations
 import math
 import os
 import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import imagecodecs
 import numpy as np
+import simplejpeg
 
 from persam_monai.errors import UserError
-from persam_monai.slides.backends.decoders import DamagedTile, decode_tile
-from persam_monai.slides.backends.tables import JPEG, TileTable
+from persam_monai.slides.regions import Backend
+from persam_monai.slides.tables import HORIZONTAL, JPEG, JPEG2000, LZW, UNCOMPRESSED, YCBCR, YCBCR_HEAD, TileTable
 
 _local = threading.local()  # a scratch tile per thread
 
 
-class Tiles:
+class DamagedTile(Exception):
+    """A tile's bytes do not decode to what its level says."""
+
+
+class Tiles(Backend):
     """Decodes a slide's tiles straight from the file.
 
     Args:
@@ -31,20 +39,20 @@ class Tiles:
     """
 
     name = "tiles"
-    own_threads = False
 
     def __init__(self, path: Path, tables: Sequence[TileTable]) -> None:
         self.path = path
         self.tables = tables
-        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.dimensions = [table.dimensions for table in tables]
+        self._lists: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         try:
             self._file = os.open(path, os.O_RDONLY)
-            self._length = os.fstat(self._file).st_size
         except OSError as error:
             raise UserError(f"Slide {path} cannot be opened: {error.strerror}.") from error
+        self._close = weakref.finalize(self, os.close, self._file)  # at the latest when nobody refers to it any more
 
     def read(self, starts: np.ndarray, level: int, out: np.ndarray, threads: int = 1) -> None:
-        """See :class:`~persam_monai.slides.backends.backend.Backend`."""
+        """See :meth:`Backend.read`."""
         table = self.tables[level]
         (columns, rows), (width, height) = table.dimensions, table.tile
         region = out.shape[2], out.shape[1]
@@ -61,14 +69,14 @@ class Tiles:
                 out[i, row : row + inside.shape[0], column : column + inside.shape[1]] = inside
 
     def reducible(self, level: int) -> int:
-        """See :class:`~persam_monai.slides.backends.backend.Backend`."""
+        """See :meth:`Backend.reducible`."""
         table = self.tables[level]
         if table.compression != JPEG:
             return 1
         return max(factor for factor in (1, 2, 4, 8) if all(side % factor == 0 for side in table.tile))
 
     def read_reduced(self, top: int, height: int, level: int, factor: int) -> np.ndarray:
-        """See :class:`~persam_monai.slides.backends.backend.Backend`."""
+        """See :meth:`Backend.read_reduced`."""
         table = self.tables[level]
         tile_width, tile_height = (side // factor for side in table.tile)
         first, last = top // table.tile[1], -(-min(top + height, table.dimensions[1]) // table.tile[1])
@@ -82,23 +90,19 @@ class Tiles:
         return strip[begin : begin + rows, : -(-table.dimensions[0] // factor)]
 
     def close(self) -> None:
-        """Close the file; reading afterwards fails."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """See :meth:`Backend.close`."""
+        self._close()
 
     def _tile(self, level: int, row: int, column: int, factor: int = 1) -> np.ndarray:
         """One tile's pixels, valid until the next call in the same thread; white where the file leaves it out."""
         table = self.tables[level]
         number = row * table.columns + column
         try:
-            offsets, sizes = self._lists(level)
+            offsets, sizes = self._lists_of(level)
             size, scratch = int(sizes[number]), _scratch(table)
             if size == 0:
                 scratch[:] = 255
                 return scratch[::factor, ::factor]
-            if size > self._length:  # or as much memory would be asked for
-                raise DamagedTile(f"it claims {size} bytes, more than the whole file has; it is cut off")
             data = os.pread(self._file, size, int(offsets[number]))
             if len(data) < size:
                 raise DamagedTile(f"the file ends {size - len(data)} bytes too early; it is cut off")
@@ -110,29 +114,93 @@ class Tiles:
                 "of the table."
             ) from error
 
-    def _lists(self, level: int) -> tuple[np.ndarray, np.ndarray]:
+    def _lists_of(self, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions and sizes of a level's tiles; read when they are first needed."""
-        if level not in self._found:
+        if level not in self._lists:
             table = self.tables[level]
-            self._found[level] = (self._list(table.offsets, table.number), self._list(table.sizes, table.number))
-        return self._found[level]
+            self._lists[level] = (self._list(*table.offsets, table.number), self._list(*table.sizes, table.number))
+        return self._lists[level]
 
-    def _list(self, place: tuple[int, str], count: int) -> np.ndarray:
-        begin, kind = place
+    def _list(self, begin: int, kind: str, count: int) -> np.ndarray:
         length = count * np.dtype(kind).itemsize
-        data = os.pread(self._file, length, begin) if length <= self._length else b""
+        data = os.pread(self._file, length, begin)
         if len(data) < length:
             raise DamagedTile("the file ends before its list of tiles does; it is cut off")
         return np.frombuffer(data, kind)
 
 
+def decode_tile(data: bytes, table: TileTable, scratch: np.ndarray, factor: int = 1) -> np.ndarray:
+    """Decode one tile; anything that is not right with it is an error, never grey pixels.
+
+    Args:
+        data: the tile's bytes in the file.
+        table: of its level.
+        scratch: ``uint8 [h, w, 3]`` of a tile's size, overwritten.
+        factor: 1, 2, 4 or 8: for JPEG, pixels of the picture per pixel of the result, shrunk inside the inverse DCT.
+
+    Returns:
+        ``uint8 [h / factor, w / factor, 3]``, perhaps a view of ``scratch``.
+
+    Raises:
+        DamagedTile: says what is wrong.
+    """
+    width, height = table.tile
+    try:
+        if table.compression == JPEG:
+            pixels = _jpeg(data, table, scratch, factor)
+        elif table.compression in JPEG2000:
+            pixels = _jpeg2000(data, table)
+        else:
+            pixels = _lossless(data, table)
+    except MemoryError:
+        raise
+    except Exception as error:  # of several libraries
+        raise DamagedTile(str(error)) from error
+    if pixels.shape != (height // factor, width // factor, 3):
+        raise DamagedTile(f"it holds pixels of shape {pixels.shape}; expected {(height // factor, width // factor, 3)}")
+    return pixels
+
+
+def _jpeg(data: bytes, table: TileTable, scratch: np.ndarray, factor: int) -> np.ndarray:
+    has_jfif = data[2:4] == b"\xff\xe0"  # a marker that says YCbCr, whatever the level's head states
+    if has_jfif and table.head == YCBCR_HEAD:
+        stream = data
+    else:
+        begin = 4 + int.from_bytes(data[4:6], "big") if has_jfif else 2
+        stream = table.head + data[begin:]
+    if factor == 1:
+        return simplejpeg.decode_jpeg(stream, buffer=scratch)
+    height, width = scratch.shape[0] // factor, scratch.shape[1] // factor
+    return simplejpeg.decode_jpeg(stream, min_height=height, min_width=width, min_factor=factor)
+
+
+def _jpeg2000(data: bytes, table: TileTable) -> np.ndarray:
+    pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
+    start = data.index(b"\xff\x4f\xff\x51")  # of the codestream, after a JP2 file's boxes
+    steps = data[start + 46 : start + 48]  # ISO/IEC 15444-1, A.5.1: pixels per sample of the second component, x and y
+    if table.photometric == YCBCR and steps == b"\1\1":  # what is subsampled, the decoder has converted itself
+        pixels = cv2.cvtColor(pixels[..., [0, 2, 1]], cv2.COLOR_YCrCb2RGB)
+    return pixels
+
+
+def _lossless(data: bytes, table: TileTable) -> np.ndarray:
+    width, height = table.tile
+    unpacked: bytes | bytearray = data
+    if table.compression == LZW:
+        unpacked = imagecodecs.lzw_decode(data, out=width * height * 3)
+    elif table.compression != UNCOMPRESSED:
+        unpacked = imagecodecs.zlib_decode(data, out=width * height * 3)
+    pixels = np.frombuffer(unpacked, np.uint8).reshape(height, width, 3)
+    return np.cumsum(pixels, axis=1, dtype=np.uint8) if table.predictor == HORIZONTAL else pixels
+
+
 def _scratch(table: TileTable) -> np.ndarray:
     """This thread's scratch tile [h, w, 3]."""
     shape = (table.tile[1], table.tile[0], 3)
-    found: np.ndarray | None = getattr(_local, "tile", None)
-    if found is None or found.shape != shape:
-        found = _local.tile = off_boundary(shape)
-    return found
+    tile: np.ndarray | None = getattr(_local, "tile", None)
+    if tile is None or tile.shape != shape:
+        tile = _local.tile = off_boundary(shape)
+    return tile
 
 
 def off_boundary(shape: tuple[int, int, int]) -> np.ndarray:

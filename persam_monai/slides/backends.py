@@ -1,31 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which way a file is read."""
+"""Three ways to read pixels: the file's own tiles, cuCIM and OpenSlide. They give the same pixels."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from persam_monai.errors import UserError, did_you_mean
-from persam_monai.slides.backends.backend import Backend
-from persam_monai.slides.backends.regions import CuCIM, OpenSlideRegions
-from persam_monai.slides.backends.tables import (
-    COMPRESSIONS,
-    DEFLATE,
-    OWN,
-    TileTable,
-    Unsuitable,
-    Unsupported,
-    read_tables,
-)
-from persam_monai.slides.backends.tiles import Tiles
+from persam_monai.slides.regions import Backend, CuCIM, OpenSlideRegions
+from persam_monai.slides.tables import DEFLATE, OWN, TileTable, Unsuitable, read_tables, unsupported
+from persam_monai.slides.tiles import Tiles
+
+__all__ = ["BACKENDS", "Backend", "choose_backend", "open_backend"]
+
+logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "tiles", "cucim", "openslide")
 
 
 def choose_backend(
     backend: str, path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]
-) -> tuple[str, str, tuple[TileTable, ...]]:
+) -> tuple[str, tuple[TileTable, ...]]:
     """Settle how a slide is read.
 
     Where the tiles of a file can be decoded one by one, no way that was measured is faster
@@ -40,36 +36,32 @@ def choose_backend(
         dimensions: width and height of each level.
 
     Returns:
-        The backend's name, the reason, and the tiles' tables, empty unless the name is ``tiles``.
+        The backend's name, and the tiles' tables, empty unless the name is ``tiles``.
 
     Raises:
-        Unsupported: if no backend reads the file's pixels.
-        UserError: if ``backend`` is unknown or not suited to the file, or the file says of itself what cannot be.
+        UserError: if ``backend`` is unknown or not suited to the file, or no backend reads the file's pixels.
     """
     if backend not in BACKENDS:
         raise UserError(
             f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}.{did_you_mean(backend, BACKENDS)}"
         )
     if backend == "openslide":
-        return backend, "it was asked for", ()
+        return backend, ()
     try:
         tables = read_tables(path, vendor, dimensions)
     except Unsuitable as reason:
         if vendor == OWN:
-            raise Unsupported(str(reason)) from reason
-        if backend == "cucim":
-            return backend, "it was asked for", ()
+            raise unsupported(path, str(reason)) from reason
         if backend == "tiles":
             raise UserError(f"Slide {path} cannot be read tile by tile: {reason}. Choose --backend auto.") from reason
-        return "openslide", f"its tiles cannot be read one by one: {reason}", ()
-    if backend == "tiles":
-        return backend, "it was asked for", tables
-    compressions = ", ".join(sorted({COMPRESSIONS[table.compression] for table in tables}))
-    if backend == "cucim":
-        if DEFLATE in compressions:
-            raise UserError(f"Slide {path} is compressed by deflate, at which cuCIM can crash. Choose --backend auto.")
-        return backend, "it was asked for", ()
-    return "tiles", f"{compressions} tiles are read fastest one by one", tables
+        if backend == "auto":
+            logger.debug("Slide %s is read by OpenSlide: its tiles cannot be read one by one: %s.", path, reason)
+        return "cucim" if backend == "cucim" else "openslide", ()
+    if backend != "cucim":
+        return "tiles", tables
+    if any(table.compression in DEFLATE for table in tables):
+        raise UserError(f"Slide {path} is compressed by deflate, at which cuCIM can crash. Choose --backend auto.")
+    return backend, ()
 
 
 def open_backend(
@@ -86,6 +78,4 @@ def open_backend(
     """
     if backend == "tiles":
         return Tiles(path, tables)
-    if backend == "cucim":
-        return CuCIM(path, dimensions, downsamples)
-    return OpenSlideRegions(path, downsamples)
+    return (CuCIM if backend == "cucim" else OpenSlideRegions)(path, dimensions, downsamples)
