@@ -6,10 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from persam_monai.clinical import Variable
-from persam_monai.clinical.variables.levels import LevelVariable, OrdinalVariable
-from persam_monai.clinical.variables.numeric import NumericVariable
-from persam_monai.cohort.words import counted
+from persam_monai.clinical import LevelVariable, NumericVariable, OrdinalVariable, Variable
+from persam_monai.cohort import counted
 from persam_monai.errors import UserError
 from persam_monai.model import ModelCard
 from persam_monai.text_table import number, text_table
@@ -76,7 +74,7 @@ def describe_model(card: ModelCard) -> dict[str, Any]:
         "variables": [
             _variable(group, variable, card)
             for group, variables in card.schema.groups.items()
-            for variable in variables
+            for variable in variables.values()
         ],
         "trained_on": dict(card.trained_on),
         "training": {name: card.settings[name] for name in _TRAINING if name in card.settings},

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from persam_monai import __version__
-from persam_monai.clinical import ClinicalSchema
-from persam_monai.clinical.statistics import NOTHING_KNOWN, RecordStatistics
+from persam_monai.clinical import NOTHING_KNOWN, ClinicalSchema, RecordStatistics
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors, replacing, sha256, write_json
 

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from persam_monai.drafting import draft_schema
+from persam_monai.cohort.drafting import draft_schema
 from persam_monai.errors import UserError
 from persam_monai.files import replacing
 

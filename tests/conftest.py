@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
-from persam_monai.cohort.entry import SlideEntry
+from persam_monai.cohort.reading import SlideEntry
 from persam_monai.synthetic import write_pyramid
 
 # Before any test imports cuCIM: without a GPU its nvImageCodec complains about every CUDA library that it misses.

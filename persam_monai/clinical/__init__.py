@@ -3,36 +3,31 @@
 
 from __future__ import annotations
 
-from persam_monai.clinical.cells import MISSING_SPELLINGS, CellError, CellProblem, is_missing, shown
-from persam_monai.clinical.numbers import NumberFormat, decimal_evidence, parse_number
+from persam_monai.clinical.cells import CellError, CellRules
 from persam_monai.clinical.schema import RESERVED_COLUMNS, ClinicalSchema
-from persam_monai.clinical.statistics import FittedStatistics, RecordStatistics, VariableStatistics, fit_statistics
+from persam_monai.clinical.statistics import NOTHING_KNOWN, RecordStatistics, VariableStatistics, fit_statistics
 from persam_monai.clinical.variables import (
     BinaryVariable,
     CategoricalVariable,
+    LevelVariable,
     NumericVariable,
     OrdinalVariable,
     Variable,
 )
 
 __all__ = [
-    "MISSING_SPELLINGS",
+    "NOTHING_KNOWN",
     "RESERVED_COLUMNS",
     "BinaryVariable",
     "CategoricalVariable",
     "CellError",
-    "CellProblem",
+    "CellRules",
     "ClinicalSchema",
-    "FittedStatistics",
-    "NumberFormat",
+    "LevelVariable",
     "NumericVariable",
     "OrdinalVariable",
     "RecordStatistics",
     "Variable",
     "VariableStatistics",
-    "decimal_evidence",
     "fit_statistics",
-    "is_missing",
-    "parse_number",
-    "shown",
 ]

@@ -3,21 +3,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from persam_monai.clinical import ClinicalSchema
-from persam_monai.cohort.entry import SlideEntry
-from persam_monai.cohort.reading import read_entries
-from persam_monai.cohort.report import keep_error
-from persam_monai.cohort.tables import TABLE_NAMES, find_table, read_table
-from persam_monai.errors import UserError, raise_together
-from persam_monai.settings import is_null
+from persam_monai.cohort.reading import SlideEntry, read_entries, read_slides
+from persam_monai.cohort.tables import find_table, read_table
 
 SCHEMA_FILE = "clinical.yaml"
 
@@ -30,47 +25,42 @@ class Cohort:
         entries: one per slide, in the order of the table.
         schema: classes and clinical variables.
         source: the table, for messages.
-        coded: of each variable, in how many of the table's cells a missing code stands, where there are any.
     """
 
     entries: tuple[SlideEntry, ...]
     schema: ClinicalSchema
     source: str = "the cohort"
-    coded: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(
         cls,
-        table_path: str | Path,
+        table: str | Path,
         schema: ClinicalSchema,
         require_labels: bool = True,
         problems_file: str | Path | None = None,
         require_slides: bool = True,
+        decimal: str | None = None,
     ) -> Cohort:
         """Read and check a cohort table.
 
         Args:
-            table_path: text in UTF-8 (``.csv``, ``.tsv``), Excel workbook (``.xlsx``) or Parquet file with the columns
+            table: text in UTF-8 (``.csv``, ``.tsv``), Excel workbook (``.xlsx``) or Parquet file with the columns
                 ``patient_id``, ``slide``, ``label``, the variables of the schema, and perhaps ``fold`` and ``mpp``;
                 further columns are ignored.
             schema: classes and clinical variables.
             require_labels: False for inference, where labels may be absent.
-            problems_file: gets all problems by column and row, without the cells; ``None`` (or a text that means it):
-                no file. One from an earlier time is removed if there are none; any other file is left alone.
-            require_slides: False to check a table before its slides are there.
+            problems_file: gets all problems by column and row, without the cells; ``None``: no file. One from an
+                earlier time is removed if there are none; any other file is left alone.
+            require_slides: False where the slide files need not be there.
+            decimal: the table's decimal sign, ``"."`` or ``","``, if it is another one than the schema's.
 
         Raises:
             UserError: with all problems of the table: row, column, what was found, what was expected.
         """
-        path = Path(table_path)
-        file = None if is_null(problems_file) else Path(str(problems_file))
-        try:
-            content = read_table(path, admit_uneven=True)
-        except UserError as error:
-            keep_error(error, file)
-            raise
-        entries, coded = read_entries(content, schema, require_labels, require_slides, file)
-        return cls(entries, schema, str(path), coded)
+        content = read_table(table)
+        file = None if problems_file is None else Path(problems_file)
+        entries = read_entries(content, schema, require_labels, require_slides, decimal, file)
+        return cls(entries, schema, str(table))
 
     @classmethod
     def load_dir(
@@ -80,38 +70,50 @@ class Cohort:
         table: str | Path | None = None,
         problems_file: str | Path | None = None,
         require_slides: bool = True,
+        decimal: str | None = None,
+        schema: str | Path | None = None,
     ) -> Cohort:
         """Read ``clinical.yaml`` and the cohort table of a folder.
 
         Args:
             dataset_dir: the folder.
             require_labels: see :meth:`load`.
-            table: the table in the folder; ``None`` (or a text that means it): the one ``cohort.csv``, ``.tsv``,
-                ``.xlsx`` or ``.parquet`` that there is.
+            table: the table in the folder; ``None``: the one ``cohort.csv``, ``.tsv``, ``.xlsx`` or ``.parquet``.
             problems_file: see :meth:`load`.
             require_slides: see :meth:`load`.
+            decimal: see :meth:`load`.
+            schema: the schema's file; ``None``: ``clinical.yaml`` of the folder.
 
         Raises:
             UserError: if the folder or a file is missing, there are several tables, and as :meth:`load` and
                 :meth:`ClinicalSchema.load` do.
         """
         folder = Path(dataset_dir)
-        if not os.path.isdir(folder):
-            raise UserError(
-                f"{folder}: no such folder; expected the dataset folder with {SCHEMA_FILE} and {TABLE_NAMES[0]} "
-                "(--dataset_dir names it)."
-            )
         path = find_table(folder, table)
-        missing = []
-        if not os.path.exists(folder / SCHEMA_FILE):
-            missing.append(f"{folder / SCHEMA_FILE} (the clinical schema: classes and groups of variables)")
-        if path is None:
-            others = ", ".join(TABLE_NAMES[1:])
-            missing.append(f"{folder / TABLE_NAMES[0]} (the cohort table: one row per slide; or {others})")
-        raise_together(f"{folder}: the dataset folder lacks", missing)
-        assert path is not None  # or it would be missing
-        schema = ClinicalSchema.load(folder / SCHEMA_FILE)
-        return cls.load(path, schema, require_labels, problems_file, require_slides)
+        loaded = ClinicalSchema.load(folder / SCHEMA_FILE if schema is None else schema)
+        return cls.load(path, loaded, require_labels, problems_file, require_slides, decimal)
+
+    @classmethod
+    def load_slides(
+        cls, table: str | Path, problems_file: str | Path | None = None, require_slides: bool = True
+    ) -> Cohort:
+        """The slides of a table: of its columns, ``slide`` and ``mpp`` alone are read and can be wrong.
+
+        Args:
+            table: as of :meth:`load`; no other column has to be there. Rows with the same slide and the same ``mpp``
+                count once.
+            problems_file: see :meth:`load`.
+            require_slides: see :meth:`load`.
+
+        Returns:
+            Entries without patients (each counts as its own), labels and records.
+
+        Raises:
+            UserError: with all problems of the two columns.
+        """
+        file = None if problems_file is None else Path(problems_file)
+        entries = read_slides(read_table(table), require_slides, file)
+        return cls(entries, ClinicalSchema.without_record(), str(table))
 
     def __len__(self) -> int:
         return len(self.entries)

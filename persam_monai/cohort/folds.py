@@ -1,26 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patient-grouped, stratified folds: no patient stands on two sides of a split."""
+"""Patient-grouped, stratified folds: no patient is on two sides of a split."""
 
 from __future__ import annotations
 
+import csv
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from sklearn.model_selection import StratifiedKFold
 
 from persam_monai.cohort.cohort import Cohort
-from persam_monai.cohort.report import rows_listed
-from persam_monai.cohort.saved_folds import MINIMUM_FOLDS, check_numbering, match_folds, read_folds
-from persam_monai.cohort.words import counted
-from persam_monai.errors import UserError, raise_together
-from persam_monai.settings import is_null
+from persam_monai.cohort.problems import counted, rows_listed
+from persam_monai.cohort.reading import parse_fold
+from persam_monai.cohort.tables import read_table
+from persam_monai.errors import UserError, did_you_mean, raise_together
+from persam_monai.files import replacing
 
 logger = logging.getLogger(__name__)
+
+MINIMUM_FOLDS = 3
+"""One to test on, one to validate on, one to train on."""
+
+_COLUMNS = ("patient_id", "label", "fold")
+_CURE = (
+    "use the table as it was when the folds were drawn (who has come since can be predicted by inference), or leave "
+    "the file out of a new training, which then draws its own."
+)
 
 
 class Split(NamedTuple):
@@ -42,27 +51,28 @@ def assign_folds(cohort: Cohort, folds: int = 5, seed: int = 0, folds_file: str 
         cohort: every patient labelled, unless the folds are given.
         folds: how many, at least 3; given folds override it.
         seed: of the draw.
-        folds_file: ``folds.csv`` as :func:`~persam_monai.cohort.write_folds` writes it; ``None`` (or a text that means
-            it): no file.
+        folds_file: ``folds.csv`` as :func:`write_folds` writes it; ``None``: no file.
 
     Returns:
         Patient to fold, from 0, in the cohort's order of patients.
 
     Raises:
-        UserError: if given folds are not 0, 1, … without a gap, are not those of the cohort's patients, or contradict
-            each other; if there are fewer than three folds or patients than folds, a patient has no label, or no class
-            has a patient for every fold.
+        UserError: if given folds are not 0, 1, … without a gap, or are not those of the cohort's patients; if there
+            are fewer than three folds or patients than folds, a patient has no label, or no class has a patient for
+            every fold.
     """
-    given = _column_folds(cohort)
-    if not is_null(folds_file):
-        saved = match_folds(cohort, read_folds(str(folds_file)), str(folds_file))
-        _check_agreement(cohort, given, saved, str(folds_file))
+    given = {entry.patient_id: entry.fold for entry in cohort if entry.fold is not None}
+    if folds_file is not None:
+        saved = _match(cohort, read_folds(folds_file), str(folds_file))
+        if given and given != saved:
+            raise UserError(
+                f'{cohort.source}, column "fold": differs from {folds_file}; expected the same in both. Remove the '
+                "column, or do not give the file."
+            )
         return saved
-    return given or _draw_folds(cohort, folds, seed)
-
-
-def _draw_folds(cohort: Cohort, folds: int, seed: int) -> dict[str, int]:
-    """Folds at random, each class spread evenly."""
+    if given:
+        _check_numbering(given.values(), cohort.source)
+        return given
     labels = _known_labels(cohort)
     _check_numbers(cohort, labels, folds)
     patients = sorted(labels)
@@ -75,28 +85,12 @@ def _draw_folds(cohort: Cohort, folds: int, seed: int) -> dict[str, int]:
     return {patient: fold_of[patient] for patient in cohort.patients}
 
 
-def split(cohort: Cohort, fold: int, folds: int = 5, seed: int = 0, folds_file: str | Path | None = None) -> Split:
+def split_by(cohort: Cohort, fold: int, fold_of: Mapping[str, int]) -> Split:
     """Training, validation and test cohorts of one fold of the cross-validation; 3:1:1 for five folds.
 
     Args:
         cohort: every patient labelled.
         fold: the test fold, from 0; the next one (cyclically) is for validation, the rest for training.
-        folds: see :func:`assign_folds`.
-        seed: see :func:`assign_folds`.
-        folds_file: see :func:`assign_folds`.
-
-    Raises:
-        UserError: if there is no such fold, or the training part lacks a class, and as :func:`assign_folds`.
-    """
-    return split_by(cohort, fold, assign_folds(cohort, folds, seed, folds_file))
-
-
-def split_by(cohort: Cohort, fold: int, fold_of: Mapping[str, int]) -> Split:
-    """As :func:`split`, where the folds are known.
-
-    Args:
-        cohort: see :func:`split`.
-        fold: see :func:`split`.
         fold_of: every patient's fold, as :func:`assign_folds` gives it.
 
     Raises:
@@ -105,130 +99,128 @@ def split_by(cohort: Cohort, fold: int, fold_of: Mapping[str, int]) -> Split:
     labels = _known_labels(cohort)
     count = max(fold_of.values()) + 1
     if not 0 <= fold < count:
-        raise UserError(
-            f"{cohort.source}: found fold {fold}; expected 0 to {count - 1}, because there are {count} folds."
-        )
+        raise UserError(f"{cohort.source}: found fold {fold}; expected 0 to {count - 1}: there are {count} folds.")
     validation = (fold + 1) % count
 
     def part(chosen: set[int]) -> Cohort:
         return cohort.subset(entry for entry in cohort if fold_of[entry.patient_id] in chosen)
 
-    result = Split(part(set(range(count)) - {fold, validation}), part({validation}), part({fold}))
-    check_parts(cohort, result)
-    _check_training_classes(cohort, result.train, labels, fold)
-    return result
+    split = Split(part(set(range(count)) - {fold, validation}), part({validation}), part({fold}))
+    learned = {labels[patient] for patient in split.train.patients}
+    absent = [name for index, name in enumerate(cohort.classes) if index not in learned]
+    if absent:
+        raise UserError(
+            f"{cohort.source}: no patient in the training part of fold {fold} has the class {', '.join(absent)}; "
+            "expected at least one. Add patients of that class, choose another fold or seed, or remove the class from "
+            "the schema."
+        )
+    return split
 
 
-def check_parts(cohort: Cohort, parts: Split) -> None:
-    """Refuse parts that share a patient or a slide, or leave one out: results on them would mean nothing.
+def write_folds(cohort: Cohort, assignment: Mapping[str, int], path: str | Path) -> None:
+    """Write ``folds.csv``: columns ``patient_id``, ``label`` (class name, empty when unknown) and ``fold``.
 
     Args:
-        cohort: what was split.
-        parts: what became of it.
+        cohort: gives the order and the labels.
+        assignment: patient to fold, as :func:`assign_folds` returns it.
+        path: the file; its folder is made, and the file appears whole or not at all.
 
     Raises:
-        UserError: which parts share how many patients or slides, and how many rows are left out.
+        UserError: if the file cannot be written.
     """
-    problems = []
-    for (one, first), (other, second) in combinations(parts._asdict().items(), 2):
-        patients = set(first.patients) & set(second.patients)
-        slides = {entry.path for entry in first} & {entry.path for entry in second}
-        if patients or slides:
-            common = f"{counted(len(patients), 'patient')} and {counted(len(slides), 'slide')} in common"
-            problems.append(
-                f"{one} and {other} have {common}; expected none. "
-                "Give each patient one fold, and each slide one patient."
-            )
-    left = {entry.row for entry in cohort} - {entry.row for part in parts for entry in part}
-    if left:
-        are = "is" if len(left) == 1 else "are"
-        problems.append(f"{rows_listed(sorted(left))} of the cohort {are} in no part; give every patient a fold.")
-    raise_together(f"{cohort.source}: the split is not sound", problems)
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for patient, label in cohort.patient_labels.items():
+            writer.writerow([patient, "" if label is None else cohort.classes[label], assignment[patient]])
 
 
-def _column_folds(cohort: Cohort) -> dict[str, int]:
-    """The folds in the table's own column, if it has one, which can be rotated through test, validation and training.
+def read_folds(path: str | Path) -> dict[str, tuple[str, int]]:
+    """Read what :func:`write_folds` wrote.
 
-    Reading a table has seen to all of this; entries may come from elsewhere.
+    Args:
+        path: the file; further columns are ignored.
+
+    Returns:
+        Patient to label (a class name, empty when unknown) and fold, in the order of the file.
+
+    Raises:
+        UserError: if the file is missing or unreadable, lacks a column, a patient is in it twice or has no fold, or the
+            folds are not 0, 1, … without a gap, three at least; with all rows that are wrong.
     """
-    given: dict[str, int] = {}
+    table = read_table(path)
+    problems = [
+        f'column "{column}": is missing; name a folds.csv as a training writes it.{did_you_mean(column, table.columns)}'
+        for column in _COLUMNS
+        if column not in table.columns
+    ]
+    raise_together(f"{path}: not a file of folds", problems)
+    saved: dict[str, tuple[str, int]] = {}
+    for row in table.rows:
+        patient, fold = row.text("patient_id"), parse_fold(row.text("fold"))
+        if not patient or patient in saved:
+            problems.append(f'row {row.line}, column "patient_id": found "{patient}", expected each patient once.')
+        elif fold is None:
+            found = row.text("fold")
+            problems.append(f'row {row.line}, column "fold": found "{found}", expected a whole number from 0.')
+        else:
+            saved[patient] = row.text("label"), fold
+    raise_together(f"{path}: the folds need correcting", problems)
+    _check_numbering([fold for _, fold in saved.values()], str(path))
+    return saved
+
+
+def _match(cohort: Cohort, saved: Mapping[str, tuple[str, int]], source: str) -> dict[str, int]:
+    """The folds of a cohort's patients, if the file is about the same patients, with the same labels."""
     problems = []
-    empty = [entry.row for entry in cohort if entry.fold is None]
-    for entry in cohort:
-        if entry.fold is not None and given.setdefault(entry.patient_id, entry.fold) != entry.fold:
-            problems.append(
-                f'row {entry.row}, column "fold": found {entry.fold}, expected {given[entry.patient_id]} as in the '
-                "patient's first row; give all rows of a patient the same fold."
-            )
-    if given and empty:
-        problems.append(f'column "fold": {rows_listed(empty)} {_have(empty)} none; give every row a fold, or none.')
-    raise_together(f"{cohort.source}: the folds need correcting", problems)
-    if given:
-        cure = "Renumber the column, or remove it to have the folds drawn."
-        check_numbering(list(given.values()), cohort.source, cure)
-    return given
+    lacking = [entry.row for entry in cohort if entry.patient_id not in saved]
+    if lacking:
+        problems.append(f"no fold for the patients in {rows_listed(lacking)} of {cohort.source}; {_CURE}")
+    surplus = len(saved.keys() - cohort.patient_labels.keys())
+    if surplus:
+        problems.append(f"{counted(surplus, 'patient')} not in {cohort.source}; {_CURE}")
+    for patient, label in cohort.patient_labels.items():
+        name = "" if label is None else cohort.classes[label]
+        if patient in saved and saved[patient][0] != name:
+            problems.append(f'patient "{patient}": found the label "{saved[patient][0]}", expected "{name}".')
+    raise_together(f"{source}: the folds are not those of {cohort.source}", problems)
+    return {patient: saved[patient][1] for patient in cohort.patients}
 
 
-def _check_agreement(cohort: Cohort, given: dict[str, int], saved: dict[str, int], source: str) -> None:
-    """A fold column and a folds file say the same."""
-    differing = [entry.row for entry in cohort if given and given[entry.patient_id] != saved[entry.patient_id]]
-    if differing:
+def _check_numbering(folds: Iterable[int], source: str) -> None:
+    """Given folds can be rotated through test, validation and training."""
+    present = sorted(set(folds))
+    if present != list(range(max([MINIMUM_FOLDS, *(fold + 1 for fold in present)]))):
         raise UserError(
-            f'{cohort.source}, column "fold": {rows_listed(differing)} {_have(differing)} another fold than in '
-            f"{source}; expected the same in both. Remove the column, or do not give the file."
+            f'{source}, column "fold": found the folds {", ".join(map(str, present))}; expected at least '
+            f"{MINIMUM_FOLDS}, counted from 0 without a gap. Renumber the column, or remove it to have the folds drawn."
         )
-
-
-def _have(things: Sequence[object]) -> str:
-    return "has" if len(things) == 1 else "have"
 
 
 def _known_labels(cohort: Cohort) -> dict[str, int]:
     """The label of each patient, all known."""
-    unknown = [str(entry.row) for entry in cohort if cohort.patient_labels[entry.patient_id] is None]
+    unknown = [entry.row for entry in cohort if cohort.patient_labels[entry.patient_id] is None]
     if unknown:
         raise UserError(
-            f'{cohort.source}, column "label": {counted(len(unknown), "slide")} {_have(unknown)} no label (the first '
-            f"in row {unknown[0]}); training and test folds need one for every patient."
+            f'{cohort.source}, column "label": no label in {rows_listed(unknown)}; training and test folds need one '
+            "for every patient."
         )
     return {patient: label for patient, label in cohort.patient_labels.items() if label is not None}
 
 
-def _check_numbers(cohort: Cohort, labels: dict[str, int], folds: int) -> None:
+def _check_numbers(cohort: Cohort, labels: Mapping[str, int], folds: int) -> None:
     """Enough folds, and enough patients for them."""
     if folds < MINIMUM_FOLDS:
         raise UserError(f"found folds {folds}; expected at least {MINIMUM_FOLDS}: training, validation and test.")
     counts = Counter(labels.values())
     most = max(counts.values(), default=0)
-    fewer = f"set folds to {MINIMUM_FOLDS} at least and {most} at most, or " if most >= MINIMUM_FOLDS else ""
-    if len(labels) < folds:
-        raise UserError(
-            f"{cohort.source}: found {counted(len(labels), 'patient')} for {folds} folds; expected at least one "
-            f"patient per fold. Please {fewer}add patients."
-        )
     if most < folds:
+        fewer = f"set folds to {MINIMUM_FOLDS} at least and {most} at most, or " if most >= MINIMUM_FOLDS else ""
         raise UserError(
-            f"{cohort.source}: found {counted(most, 'patient')} in the commonest class for {folds} folds; expected at "
-            f"least one class with a patient in every fold. Please {fewer}add patients."
+            f"{cohort.source}: found {counted(len(labels), 'patient')}, {most} in the commonest class, for {folds} "
+            f"folds; expected at least one class with a patient in every fold. Please {fewer}add patients."
         )
-    for index in range(len(cohort.classes)):
-        if counts[index] < folds:  # by number: the log goes where class names may not
-            logger.warning(
-                "Class %d of the schema: %s for %d folds; some folds have none.",
-                index + 1,
-                counted(counts[index], "patient"),
-                folds,
-            )
-
-
-def _check_training_classes(cohort: Cohort, train: Cohort, labels: dict[str, int], fold: int) -> None:
-    """Each class has a patient to learn from."""
-    everywhere = Counter(labels.values())
-    learned = {labels[patient] for patient in train.patients}
-    absent = [index for index in range(len(cohort.classes)) if index not in learned]
-    if absent:
-        listed = ", ".join(f"{cohort.classes[index]} (patients in all: {everywhere[index]})" for index in absent)
-        raise UserError(
-            f"{cohort.source}: no patient in the training part of fold {fold} has the class {listed}; expected at "
-            "least one. Add patients of that class, choose another fold or seed, or remove the class from the schema."
-        )
+    for index, name in enumerate(cohort.classes):
+        if counts[index] < folds:
+            text = "Class %s: %s for %d folds; some folds have none."
+            logger.warning(text, name, counted(counts[index], "patient"), folds)

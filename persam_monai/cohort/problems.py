@@ -1,85 +1,124 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with a cohort table, kept by row and column until all of it is known."""
+"""What is wrong with a cohort table: collected, then shown by column and written to a file in full."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from persam_monai.clinical import shown
+from persam_monai.errors import UserError
+from persam_monai.files import replacing
+
+HEADER = ("column", "row", "problem")
+_SHOWN = 10  # rows of a problem that the screen shows: enough to see what is wrong with all of them
+_LINES = 40  # a screen
+
+
+def counted(number: int, thing: str) -> str:
+    """A number and what it counts, in the singular where it is one: ``1 patient``, ``2 patients``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def rows_listed(rows: Sequence[int | None]) -> str:
+    """``rows 3, 4`` with an ellipsis after the first ten."""
+    listed = ", ".join(str(row) for row in rows[:_SHOWN])
+    return f"row{'' if len(rows) == 1 else 's'} {listed}{', …' if len(rows) > _SHOWN else ''}"
 
 
 @dataclass(frozen=True)
-class TableProblem:
-    """One fault of a table, in words for the screen and in words for a file that people pass on.
+class Problem:
+    """One fault of a table.
 
     Args:
         row: the row's number in the file, or None for the table as a whole.
         column: name of the column, or None for the row as a whole.
-        told: for the screen: what was found, what was expected, what to do. Empty if a line of
-            :attr:`Problems.summaries` tells it.
-        kept: for the file: what is expected and what to do, without anything that stands in the table's rows.
+        expected: what is expected and what to do, without anything from the table's cells.
+        found: the cell and what else gives it away, for the screen alone; empty if there is nothing to show.
     """
 
     row: int | None
     column: str | None
-    told: str
-    kept: str
-
-    def __str__(self) -> str:
-        place = [f"row {self.row}"] if self.row is not None else []
-        place += [f'column "{self.column}"'] if self.column is not None else []
-        return f"{', '.join(place)}: {self.told}" if place else self.told
+    expected: str
+    found: str = ""
 
 
 @dataclass
 class Problems:
-    """Collects the faults of one table, and can say whether a cell is among them."""
+    """The faults of one table.
 
-    found: list[TableProblem] = field(default_factory=list)
-    summaries: list[str] = field(default_factory=list)
-    cells: set[tuple[int, str]] = field(default_factory=set)
+    Args:
+        columns: names of the table's columns, by which the faults are ordered.
+    """
 
-    def add(self, row: int | None, column: str | None, told: str, kept: str | None = None) -> None:
-        """Note a fault.
+    columns: Sequence[str] = ()
+    found: list[Problem] = field(default_factory=list)
+    _cells: set[tuple[int | None, str | None]] = field(default_factory=set)
 
-        Args:
-            row: see :class:`TableProblem`.
-            column: see :class:`TableProblem`.
-            told: see :class:`TableProblem`.
-            kept: see :class:`TableProblem`; may be left out only if ``told`` holds nothing of the table's rows.
-        """
-        self.found.append(TableProblem(row, column, told, told if kept is None else kept))
-        if row is not None and column is not None:
-            self.mark(row, column)
+    def add(self, row: int | None, column: str | None, expected: str, found: str = "") -> None:
+        """Note a fault; see :class:`Problem`."""
+        self.found.append(Problem(row, column, expected, found))
+        self._cells.add((row, column))
 
-    def add_cell(self, row: int, column: str, found: object, expected: str) -> None:
-        """Note a cell that is not what was expected.
-
-        Args:
-            row: its row.
-            column: its column.
-            found: the cell, which only the screen shows.
-            expected: what would have been right, and what to do; without the cell.
-        """
-        what = "an empty cell" if found is None else shown(found)
-        self.add(row, column, f"found {what}, expected {expected}", f"expected {expected}")
-
-    def add_rows(self, summary: str, column: str, rows: Iterable[int], kept: str) -> None:
-        """Note many cells that the screen tells of in one go, ``summary``; the file has a line for each."""
-        self.summaries.append(f'column "{column}": {summary}')
-        for row in rows:
-            self.add(row, column, "", kept)
-
-    def mark(self, row: int, column: str) -> None:
-        """Remember a cell as unusable; its fault is told elsewhere."""
-        self.cells.add((row, column))
-
-    def touch(self, row: int, column: str) -> bool:
+    def has(self, row: int, column: str) -> bool:
         """Whether this cell has a fault already, so that comparing it with others means nothing."""
-        return (row, column) in self.cells
+        return (row, column) in self._cells
 
-    def lines(self) -> list[str]:
-        """One message each: the table as a whole first, then row by row."""
-        told = (problem for problem in self.found if problem.told)
-        return [*self.summaries, *map(str, sorted(told, key=lambda problem: problem.row or 0))]
+    def raise_together(self, source: Path, file: Path | None) -> None:
+        """Raise one error that shows the problems, if there are any.
+
+        Args:
+            source: the table.
+            file: gets all problems, without the cells; a list from an earlier time is removed if there are none.
+
+        Raises:
+            UserError: with the first rows of each column.
+        """
+        columns: list[str | None] = [None, *dict.fromkeys(self.columns)]
+        columns += [each.column for each in self.found if each.column not in columns]
+        order = {column: index for index, column in enumerate(columns)}
+        ordered = sorted(self.found, key=lambda problem: (order[problem.column], problem.row or 0))
+        written = file is not None and _write(file, ordered)
+        if not ordered:
+            return
+        groups: dict[tuple[str | None, str], list[Problem]] = {}
+        for problem in ordered:
+            groups.setdefault((problem.column, problem.expected), []).append(problem)
+        lines = [f"  - {_in_words(group)}" for group in groups.values()]
+        if len(lines) > _LINES:
+            lines[_LINES:] = [f"  … and {len(lines) - _LINES} more."]
+        where = f" ({file} lists all of them)" if written else ""
+        heading = f"{source}: the cohort table needs correcting: {counted(len(ordered), 'problem')}{where}:"
+        raise UserError("\n".join([heading, *lines]))
+
+
+def _in_words(group: Sequence[Problem]) -> str:
+    """The same problem of one or several rows of a column."""
+    first, shown = group[0], group[:_SHOWN]
+    column = [f'column "{first.column}"'] if first.column is not None else []
+    if len(group) == 1:
+        location = ", ".join([*([f"row {first.row}"] if first.row is not None else []), *column])
+        found = f"found {first.found}; " if first.found else ""
+        return f"{location}: {found}{first.expected}"
+    listed = ", ".join(f"{problem.found or 'this'} in row {problem.row}" for problem in shown)
+    rest = f", … and {len(group) - len(shown)} more rows" if len(group) > len(shown) else ""
+    return f"{', '.join([*column, f'{len(group)} rows'])}: {first.expected} Found {listed}{rest}."
+
+
+def _write(file: Path, problems: Sequence[Problem]) -> bool:
+    """Write the list of problems, or remove one from an earlier time; anything else of that name stays as it is."""
+    begin = ",".join(HEADER).encode()
+    if file.exists() and not (file.is_file() and file.read_bytes().startswith(begin)):
+        return False
+    if not problems:
+        file.unlink(missing_ok=True)
+        return False
+    try:
+        with replacing(file) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(HEADER)
+            writer.writerows([each.column or "", each.row or "", each.expected] for each in problems)
+    except UserError:  # the table's problems matter more, and are on the screen
+        return False
+    return True

@@ -108,7 +108,7 @@ class TrainingFolder:
 
     def _has_folds(self, assignment: Mapping[str, int]) -> bool:
         try:
-            return {patient: saved.fold for patient, saved in read_folds(self.folds).items()} == dict(assignment)
+            return {patient: fold for patient, (_, fold) in read_folds(self.folds).items()} == dict(assignment)
         except UserError:
             return False
 

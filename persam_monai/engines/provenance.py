@@ -8,8 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from persam_monai.clinical import ClinicalSchema
-from persam_monai.clinical.statistics import RecordStatistics
+from persam_monai.clinical import ClinicalSchema, RecordStatistics
 from persam_monai.cohort import Cohort
 from persam_monai.data import Source
 from persam_monai.networks import PersAM, PersAMOnFeatures, describe_head

@@ -16,8 +16,7 @@ import numpy as np
 import yaml
 
 from persam_monai.clinical import ClinicalSchema
-from persam_monai.cohort import Cohort, SlideEntry, find_table, load_slides
-from persam_monai.cohort.tables import TABLE_NAMES
+from persam_monai.cohort import Cohort, SlideEntry, find_table
 from persam_monai.errors import UserError
 from persam_monai.model import ModelCard
 from persam_monai.settings import check_settings, is_null, or_none, whole
@@ -56,7 +55,7 @@ def new_slides(
     if is_null(slide):
         if not is_null(record):
             raise UserError("--record goes with --slide; for many slides put the records into the table.")
-        path = _table_of(dataset_dir, table)
+        path = find_table(Path(str(dataset_dir)), or_none(table))
         try:
             cohort = Cohort.load(
                 path, card.schema, require_labels=False, problems_file=problems_file, require_slides=require_slides
@@ -98,10 +97,12 @@ def slides_to_extract(
     if is_null(slide):
         if not is_null(slide_mpp):
             raise UserError("--slide_mpp goes with --slide; for many slides, the table may have a column mpp.")
-        return part_of(load_slides(_table_of(dataset_dir, table), problems_file), part)
+        return part_of(
+            Cohort.load_slides(find_table(Path(str(dataset_dir)), or_none(table)), or_none(problems_file)), part
+        )
     check_settings({"slide_mpp": slide_mpp})
     entry = _single_slide(str(slide), np.empty(0, np.float32), or_none(slide_mpp))
-    return part_of(Cohort((entry,), ClinicalSchema((), {}), "--slide"), part)
+    return part_of(Cohort((entry,), ClinicalSchema.without_record(), "--slide"), part)
 
 
 def part_of(cohort: Cohort, part: str | None) -> Cohort:
@@ -158,16 +159,6 @@ def _numbers(part: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def _table_of(dataset_dir: str, table: str | None) -> Path:
-    path = find_table(Path(str(dataset_dir)), table)
-    if path is None:
-        raise UserError(
-            f"{dataset_dir}: found no cohort table, expected one of {', '.join(TABLE_NAMES)}. Put it there, name it "
-            "with --table, or name one slide with --slide."
-        )
-    return path
-
-
 def _single_slide(slide: str, clinical: np.ndarray, mpp: float | None, required: bool = True) -> SlideEntry:
     """The slide that is named on the command line."""
     path = slide_path(slide)
@@ -177,7 +168,7 @@ def _single_slide(slide: str, clinical: np.ndarray, mpp: float | None, required:
 
 
 def _record(typed: object) -> Mapping[str, Any]:
-    """A record from the command line. Python Fire leaves as text what it cannot read, such as ``{albumin: 40 g/L}``."""
+    """A record from the command line. Python Fire leaves as text what it cannot read, such as ``{crp: <5}``."""
     values = typed
     if isinstance(typed, str):
         with suppress(yaml.YAMLError):
@@ -185,6 +176,6 @@ def _record(typed: object) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
         raise UserError(
             f'--record is {typed!r}; expected values by name, such as --record "{{age: 61, sex: female}}". Values with '
-            "signs need quotes: \"{albumin: '40 g/L', crp: '<5'}\"."
+            "signs need quotes: \"{crp: '<5'}\"."
         )
     return values

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from persam_monai.clinical.statistics.fitted import fit_statistics
+from persam_monai.clinical import fit_statistics
 from persam_monai.errors import UserError, did_you_mean
 
 MISSING = ("median", "learned")

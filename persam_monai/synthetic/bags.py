@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import yaml
 
-from persam_monai.clinical.schema import ClinicalSchema
+from persam_monai.clinical import ClinicalSchema
 from persam_monai.synthetic.cohort import PLAN, RECORD, random_stream
 from persam_monai.synthetic.plan import DISEASES, Patient, Source, draw_patients
 from persam_monai.synthetic.record import draw_record, schema_text

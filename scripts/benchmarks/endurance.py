@@ -48,7 +48,7 @@ def measure_memory(
     for name in names:
         if not name.exists():
             os.link(slide, name)
-    cohort = Cohort(tuple(map(_entry, names)), ClinicalSchema(("any",), {}), "")
+    cohort = Cohort(tuple(map(_entry, names)), ClinicalSchema.without_record(("any",)), "")
     source = SlidePatches(PatchSettings(), index_workers=WORKERS)
     data = BagDataset(cohort, RandomBags(bag_size, max_bags_per_slide=bags), source, label="memory").prepare()
     loader = BagLoader(data, shuffle=True, num_workers=WORKERS, threads=1)

@@ -292,7 +292,7 @@ def cohort_of(settings: Settings, first: int, last: int) -> Cohort:
         SlideEntry(f"{n}.svs", Path(f"{n}.svs"), f"P{n}", n % len(CLASSES), records[n], None, None, n + 1)
         for n in range(first, last)
     ]
-    return Cohort(tuple(entries), ClinicalSchema(CLASSES, {}), "")
+    return Cohort(tuple(entries), ClinicalSchema.without_record(CLASSES), "")
 
 
 def measure_training(folder: Path, settings: Settings, cache_gb: float, precision: str) -> dict[str, Any]:

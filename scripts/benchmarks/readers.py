@@ -63,7 +63,7 @@ class RepeatedBags:
 def slide_bags(path: Path, patches: PatchSettings, bag_size: int) -> BagDataset:
     """Bags of one slide, prepared."""
     entry = SlideEntry(path.name, path, path.stem, None, np.empty(0, np.float32), None, None, 1)
-    cohort = Cohort((entry,), ClinicalSchema(("any",), {}), str(path))
+    cohort = Cohort((entry,), ClinicalSchema.without_record(("any",)), str(path))
     label = f"{path.name}, {patches.backend}"
     return BagDataset(cohort, RepeatedBags(bag_size), SlidePatches(patches), label=label).prepare()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from persam_monai.checking.records import describe_folds, describe_records, load_cohort
+
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import assign_folds
 from persam_monai.errors import UserError

@@ -10,7 +10,7 @@ import numpy as np
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
-from persam_monai.cohort.entry import SlideEntry
+from persam_monai.cohort.reading import SlideEntry
 from persam_monai.synthetic import write_pyramid
 from tests.slides.writing import overwrite_bytes, tile_span
 

@@ -22,7 +22,7 @@ import torch
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
-from persam_monai.cohort.entry import SlideEntry
+from persam_monai.cohort.reading import SlideEntry
 from persam_monai.data import (
     BagDataset,
     IndexCache,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from persam_monai.drafting import draft_schema
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
-from persam_monai.drafting import draft_schema
 
 Columns = Mapping[str, Sequence[str]]
 

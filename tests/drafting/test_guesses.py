@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from persam_monai.drafting.ranges import looks_logarithmic, plausible_range, suspected_codes, two_scales
 from persam_monai.drafting.scales import in_order
 from persam_monai.drafting.units import factor
+
 from persam_monai.errors import UserError
 from tests.drafting.conftest import Drafted
 

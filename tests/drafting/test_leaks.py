@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
 from persam_monai.drafting import enough_to_tell, find_leak
+
 from tests.drafting.conftest import Drafted
 
 Draft = Callable[..., Drafted]

@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
 from persam_monai.drafting.names import afterwards, bookkeeping, personal
+
 from tests.drafting.conftest import Drafted
 
 Draft = Callable[..., Drafted]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import openpyxl
 import pytest
-
 from persam_monai.drafting.classes import one_spelling
+
 from persam_monai.errors import UserError
 from tests.drafting.conftest import Drafted
 

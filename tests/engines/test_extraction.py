@@ -105,7 +105,7 @@ def cohort_of(folder: Path, names: list[str], mpp: float | None) -> Cohort:
 
     record = np.empty(0, np.float32)
     entries = [SlideEntry(name, folder / name, f"P{i}", None, record, mpp, None, i + 2) for i, name in enumerate(names)]
-    return Cohort(tuple(entries), ClinicalSchema((), {}))
+    return Cohort(tuple(entries), ClinicalSchema.without_record())
 
 
 def files(folder: Path) -> dict[str, bytes]:

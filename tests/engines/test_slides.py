@@ -24,7 +24,7 @@ def cohort() -> Cohort:
         SlideEntry(str(i), Path(f"/{i}.svs"), patient, None, record, None, None, i + 2)
         for i, patient in enumerate(PATIENTS)
     ]
-    return Cohort(tuple(entries), ClinicalSchema((), {}), "cohort.csv")
+    return Cohort(tuple(entries), ClinicalSchema.without_record(), "cohort.csv")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from persam_monai.cohort.entry import SlideEntry
+from persam_monai.cohort.reading import SlideEntry
 from persam_monai.metrics import Predictions, Votes
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persam_monai.cohort.entry import SlideEntry
+from persam_monai.cohort.reading import SlideEntry
 from persam_monai.data import PatchSettings, SlidePatches
 from persam_monai.data.features import FeatureFiles, FeatureInstances
 from persam_monai.errors import UserError
