@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks: from bags of patches and clinical records to class logits and attentions."""
 
-from persam_monai.networks.backbones import OnnxBackbone, TorchScriptBackbone
+from persam_monai.networks.arithmetic import AUTOCAST, resolve_precision
+from persam_monai.networks.backbones import OnnxBackbone, TimmBackbone, TorchScriptBackbone
 from persam_monai.networks.baselines import (
     ClinicalHead,
     GatedAttention,
@@ -11,22 +12,26 @@ from persam_monai.networks.baselines import (
 )
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
 from persam_monai.networks.encoder import Encoder, EncoderLayer, TokenAssembly
-from persam_monai.networks.extractor import PatchExtractor, resnet50_backbone
-from persam_monai.networks.extractor_checks import (
+from persam_monai.networks.extractor import PatchExtractor, check_extractor, extractor_name, resnet50_backbone
+from persam_monai.networks.head import Attention, Head
+from persam_monai.networks.network import (
+    HEADS,
+    PersAM,
+    PersAMOnFeatures,
+    build_head,
+    describe_head,
+    parameter_groups,
+    seed_weights,
+)
+from persam_monai.networks.persam import Aggregation, Aggregator, PersAMHead
+from persam_monai.networks.reference import has_extractor, load_reference_state_dict, reference_settings
+from persam_monai.networks.weights import (
     brings_weights,
-    check_extractor,
-    extractor_name,
+    load_extractor_weights,
+    save_extractor_weights,
     state_sha256,
     weights_sha256,
 )
-from persam_monai.networks.extractor_weights import load_extractor_weights, save_extractor_weights
-from persam_monai.networks.head import Attention, Head
-from persam_monai.networks.learning import parameter_groups, seed_weights
-from persam_monai.networks.network import HEADS, PersAM, PersAMOnFeatures, build_head, describe_head
-from persam_monai.networks.persam import Aggregation, Aggregator, PersAMHead
-from persam_monai.networks.precision import AUTOCAST, resolve_precision
-from persam_monai.networks.reference import has_extractor, load_reference_state_dict, reference_settings
-from persam_monai.networks.timm_backbone import TimmBackbone
 
 __all__ = [
     "AUTOCAST",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backbones whose network and weights are one file, which is used as it is: TorchScript and ONNX."""
+"""Backbones from elsewhere: a TorchScript or ONNX file, used as it is, and the networks of the timm library."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from persam_monai.errors import UserError, did_you_mean
 from persam_monai.files import sha256
-from persam_monai.settings import is_null, or_none
+from persam_monai.networks.weights import FILE_HASH, load_extractor_weights
 
 logger = logging.getLogger(__name__)
 
-FILE_HASH = "file_sha256"  # the one name in the state dict
 _ONNX_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
@@ -43,17 +42,13 @@ class FileBackbone(nn.Module):
 
     def __init__(self, path: str | PathLike[str] | None, name: str | None = None) -> None:
         super().__init__()
-        if is_null(path):
+        if path is None or not Path(path).is_file():
             raise UserError(
-                f"The extractor is to come from a file of the kind {self.kind}, and none is named. Name it with "
-                f"--extractor#path {self.example}."
+                f"The extractor's {self.kind} file is {path}, which is no file. Name it with --extractor#path "
+                f"{self.example}."
             )
-        self.path = Path(str(path))
-        if not self.path.is_file():
-            raise UserError(
-                f"The extractor's file {self.path} is not there. Name another {self.kind} file with --extractor#path."
-            )
-        self.extractor_name = f"{self.kind}:{or_none(name) or self.path.stem}"
+        self.path = Path(path)
+        self.extractor_name = f"{self.kind}:{name or self.path.stem}"
         self.weights_sha256 = self._sha256()
         digest = torch.tensor(list(bytes.fromhex(self.weights_sha256)), dtype=torch.uint8)
         self.register_buffer(FILE_HASH, digest)
@@ -64,11 +59,11 @@ class FileBackbone(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Refuses what was made with another file."""
         wanted = state_dict.get(prefix + FILE_HASH)
-        if isinstance(wanted, Tensor) and bytes(wanted.flatten().tolist()).hex() != self.weights_sha256:
+        if wanted is not None and bytes(wanted.tolist()).hex() != self.weights_sha256:
             raise UserError(
                 f"The model was trained with another extractor file than {self.path}: its SHA-256 is "
-                f"{self.weights_sha256}, expected {bytes(wanted.flatten().tolist()).hex()}. Name the file of the "
-                "training with --extractor#path."
+                f"{self.weights_sha256}, expected {bytes(wanted.tolist()).hex()}. Name the file of the training with "
+                "--extractor#path."
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -92,8 +87,8 @@ class TorchScriptBackbone(FileBackbone):
 
     def __init__(self, path: str | PathLike[str] | None, name: str | None = None) -> None:
         super().__init__(path, name)
-        self._loaded = [self._load(torch.device("cpu"))]  # a list: its weights are no part of the state dict
         self._device = torch.device("cpu")
+        self._loaded = [self._load(self._device)]  # a list: its weights are no part of the state dict
 
     def forward(self, pixels: Tensor) -> Tensor:
         """``[n, 3, s, s]`` to whatever the file gives."""
@@ -139,12 +134,12 @@ class OnnxBackbone(FileBackbone):
 
     def __init__(self, path: str | PathLike[str] | None, name: str | None = None, output: str | None = None) -> None:
         super().__init__(path, name)
-        self._session = self._open(torch.device("cpu"))
         self._device = torch.device("cpu")
+        self._session = self._open(self._device)
         self._input, self._type, self._batch, self.input_size = self._checked_input()
         outputs = {candidate.name: candidate.shape for candidate in self._session.get_outputs()}
         rows = [name for name, shape in outputs.items() if len(shape) == 2]
-        self._output: str = or_none(output) or next(iter([*rows, *outputs]))
+        self._output: str = output or [*rows, *outputs][0]
         if self._output not in outputs:
             raise UserError(
                 f"{self.path} has no output {output!r}; it has {', '.join(outputs)}."
@@ -239,6 +234,77 @@ class OnnxBackbone(FileBackbone):
                 "red, green and blue, then rows and columns). Export the network so."
             )
         return inputs[0].name, _ONNX_TYPES[inputs[0].type], shape[0], next(iter(sides), None)
+
+
+class TimmBackbone(nn.Module):
+    """A network of timm without its classifier; pixel statistics and input size are those of timm's data config.
+
+    Args:
+        name: of the network, as ``timm.create_model`` takes it: ``"vit_small_patch16_224"``, ``"hf-hub:…"``.
+        weights: path of a file with its state dict (``.safetensors`` or what ``torch.save`` wrote), or ``None``.
+        pretrained: fetch the weights that timm names, where ``weights`` is ``None``.
+        options: more arguments of ``timm.create_model``, such as ``init_values=1e-5`` or ``dynamic_img_size=True``.
+
+    Raises:
+        UserError: if timm cannot be imported, has no such network, cannot fetch its weights, or ``weights`` does not
+            fit.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        weights: str | PathLike[str] | None = None,
+        pretrained: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if name is None:
+            raise UserError(
+                "No network of timm is named. Name it with --extractor#name, such as vit_small_patch16_224; "
+                "timm.list_models() lists them."
+            )
+        timm, own = _timm(), weights is not None
+        try:
+            self.model: nn.Module = timm.create_model(
+                name, pretrained=pretrained and not own, **{"num_classes": 0, **options}
+            )
+        except Exception as error:  # of timm, of the network, of the hub's client: each has its own
+            raise UserError(
+                f"timm {timm.__version__} cannot make {name!r}: {_first_line(error)}"
+                f"{did_you_mean(name, timm.list_models())} Arguments are those of the block extractor. Where weights "
+                "cannot be fetched (no network, or a licence to accept first), fetch them elsewhere and give the file "
+                "with --extractor#weights."
+            ) from error
+        config = timm.data.resolve_model_data_config(self.model)
+        self.extractor_name = f"timm:{name}"
+        self.pixel_mean, self.pixel_std = tuple(config["mean"]), tuple(config["std"])
+        self.input_size = int(config["input_size"][-1])
+        self.feature_dim = int(getattr(self.model, "head_hidden_size", None) or self.model.num_features)
+        classifier = getattr(self.model, "pretrained_cfg", {}).get("classifier") or ()
+        self.weights_prefix = "model."  # load_extractor_weights: what the names of a file lack
+        self.weights_dropped = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        self.brings_weights = own or pretrained
+        if own:
+            load_extractor_weights(self, weights)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """``[n, 3, s, s]`` to ``[n, D]``."""
+        features: Tensor = self.model(pixels)
+        return features
+
+
+def _timm() -> Any:
+    try:
+        import timm
+        import timm.data
+    except (ImportError, RuntimeError, AttributeError) as error:  # torchvision built for another torch raises each
+        raise UserError(
+            f"Networks of timm need timm and torchvision, which cannot be imported: {error}. Install them by "
+            "pip install '.[timm]' in the repository, or pip install timm torchvision. torchvision must be built for "
+            f"the PyTorch that is here ({torch.__version__}); for a CPU build that is pip install torchvision "
+            "--index-url https://download.pytorch.org/whl/cpu. Or export the network as TorchScript or ONNX elsewhere."
+        ) from error
+    return timm
 
 
 def _first_line(error: Exception) -> str:

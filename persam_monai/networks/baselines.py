@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from persam_monai.networks.arithmetic import at_least_float32
 from persam_monai.networks.encoder import Encoder, TokenAssembly
 from persam_monai.networks.head import Attention, Head, unpersonalised
-from persam_monai.networks.precision import at_least_float32
 
 
 class TransformerHead(Head):
@@ -40,22 +40,7 @@ class TransformerHead(Head):
         clinical_variables: Sequence[Sequence[int]] | None = None,
         standardise_features: bool = False,
     ) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            clinical_groups=clinical_groups,
-            feature_dim=feature_dim,
-            width=width,
-            projection_hidden=projection_hidden,
-            attention=attention,
-            heads=heads,
-            layers=layers,
-            feedforward=feedforward,
-            dropout=dropout,
-            missing=missing,
-            clinical_dropout=clinical_dropout,
-            clinical_variables=clinical_variables,
-            standardise_features=standardise_features,
-        )
+        super().__init__(locals())
         if layers < 1:
             raise ValueError(f"layers must be at least 1, or the class tokens read nothing; got {layers}.")
         tokens = len(clinical_groups)
@@ -131,14 +116,7 @@ class GatedAttentionMILHead(Head):
         dropout: float = 0.1,
         standardise_features: bool = False,
     ) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            feature_dim=feature_dim,
-            width=width,
-            projection_hidden=projection_hidden,
-            dropout=dropout,
-            standardise_features=standardise_features,
-        )
+        super().__init__(locals())
         self.projection = self._make_projection()
         self.pooling = GatedAttention(width)
         self.classifier = self._make_classifier()
@@ -174,18 +152,7 @@ class LateFusionHead(Head):
         clinical_variables: Sequence[Sequence[int]] | None = None,
         standardise_features: bool = False,
     ) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            clinical_groups=clinical_groups,
-            feature_dim=feature_dim,
-            width=width,
-            projection_hidden=projection_hidden,
-            dropout=dropout,
-            missing=missing,
-            clinical_dropout=clinical_dropout,
-            clinical_variables=clinical_variables,
-            standardise_features=standardise_features,
-        )
+        super().__init__(locals())
         self.clinical_encoder = self._make_clinical_encoder()
         self.projection = self._make_projection()
         self.pooling = GatedAttention(width)
@@ -220,15 +187,7 @@ class ClinicalHead(Head):
         clinical_dropout: float = 0.0,
         clinical_variables: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            clinical_groups=clinical_groups,
-            width=width,
-            dropout=dropout,
-            missing=missing,
-            clinical_dropout=clinical_dropout,
-            clinical_variables=clinical_variables,
-        )
+        super().__init__(locals())
         self.clinical_encoder = self._make_clinical_encoder()
         self.classifier = self._make_classifier(len(clinical_groups))
 

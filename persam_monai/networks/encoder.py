@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from persam_monai.errors import did_you_mean
-from persam_monai.networks.dropout import Dropout
-from persam_monai.networks.dropout import dropout as drop
-from persam_monai.networks.precision import at_least_float32
+from persam_monai.networks.arithmetic import Dropout, at_least_float32
+from persam_monai.networks.arithmetic import dropout as drop
 
 ATTENTIONS = ("balanced", "standard")
 

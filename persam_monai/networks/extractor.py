@@ -9,16 +9,31 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import resnet50
+from monai.networks.nets import ResNet, resnet50
+from monai.networks.nets.resnet import ResNetBottleneck
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from persam_monai.settings import is_yes, or_none
+from persam_monai.errors import UserError
 
 # Of ImageNet's training images scaled to [0, 1]: what pretrained extractors expect, red, green, blue.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# MONAI's functions resnet10 … resnet200 all make a ResNet; bottleneck or not, and blocks by layer, say which.
+_RESNETS = {
+    (False, (1, 1, 1, 1)): "resnet10",
+    (False, (2, 2, 2, 2)): "resnet18",
+    (False, (3, 4, 6, 3)): "resnet34",
+    (True, (3, 4, 6, 3)): "resnet50",
+    (True, (3, 4, 23, 3)): "resnet101",
+    (True, (3, 8, 36, 3)): "resnet152",
+    (True, (3, 24, 36, 3)): "resnet200",
+}
+# Of a patch's features, between alone and among others. Convolutions of another batch size add up in another order:
+# 1e-6 in float32, 1e-3 in half precision. Batch statistics change features by tens of percent.
+_TOLERANCE = 0.01
 
 
 def resnet50_backbone() -> nn.Module:
@@ -86,17 +101,16 @@ class PatchExtractor(nn.Module):
         frozen: bool = False,
     ) -> None:
         super().__init__()
-        # The command line hands over null and false as text.
-        mean = _statistics(_first(mean, getattr(backbone, "pixel_mean", None), IMAGENET_MEAN))
-        std = _statistics(_first(std, getattr(backbone, "pixel_std", None), IMAGENET_STD))
+        mean = [float(value) for value in _own(mean, backbone, "pixel_mean", IMAGENET_MEAN)]
+        std = [float(value) for value in _own(std, backbone, "pixel_std", IMAGENET_STD)]
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(f"mean and std must be three numbers each, std above 0; got {mean} and {std}.")
         # The weights' layout too, or each convolution converts them anew.
         self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.feature_dim = _at_least_one("feature_dim", _first(feature_dim, getattr(backbone, "feature_dim", None)))
-        self.chunk = _at_least_one("chunk", or_none(chunk))
-        self.input_size = _at_least_one("input_size", _first(input_size, getattr(backbone, "input_size", None)))
-        self.checkpointing, self.frozen = is_yes(checkpointing), is_yes(frozen)
+        self.feature_dim = _at_least_one("feature_dim", _own(feature_dim, backbone, "feature_dim"))
+        self.chunk = _at_least_one("chunk", chunk)
+        self.input_size = _at_least_one("input_size", _own(input_size, backbone, "input_size"))
+        self.checkpointing, self.frozen = checkpointing, frozen
         self.pixel_mean = nn.Buffer(torch.tensor(mean, dtype=torch.float32))
         self.pixel_std = nn.Buffer(torch.tensor(std, dtype=torch.float32))
         if self.frozen:
@@ -215,13 +229,9 @@ class PatchExtractor(nn.Module):
         self.pixel_std.copy_(torch.tensor(std))
 
 
-def _first(*choices: Any) -> Any:
-    """The first that says something."""
-    return next((choice for choice in choices if or_none(choice) is not None), None)
-
-
-def _statistics(values: Sequence[float]) -> list[float]:
-    return [float(value) for value in values]
+def _own(given: Any, backbone: nn.Module, name: str, default: Any = None) -> Any:
+    """An argument, or what the backbone says of itself where none is given."""
+    return getattr(backbone, name, default) if given is None else given
 
 
 def _at_least_one(name: str, value: int | None) -> int:
@@ -245,3 +255,112 @@ def _untracked(network: nn.Module) -> Iterator[None]:
         for norm, buffers in zip(norms, statistics, strict=True):
             for name, buffer in buffers.items():
                 setattr(norm, name, buffer)
+
+
+def extractor_name(backbone: nn.Module) -> str:
+    """What a feature file calls the backbone.
+
+    Returns:
+        The backbone's own ``extractor_name``; of MONAI's ResNets the function that makes them; of others the class.
+
+    Example:
+        >>> from persam_monai.networks import resnet50_backbone
+        >>> extractor_name(resnet50_backbone())
+        'monai.networks.nets.resnet50'
+    """
+    own = getattr(backbone, "extractor_name", None)
+    if isinstance(own, str):
+        return own
+    if type(backbone) is ResNet:
+        layers = [getattr(backbone, f"layer{number}") for number in range(1, 5)]
+        form = isinstance(layers[0][0], ResNetBottleneck), tuple(len(layer) for layer in layers)
+        if form in _RESNETS:
+            return f"monai.networks.nets.{_RESNETS[form]}"
+    return f"{type(backbone).__module__}.{type(backbone).__qualname__}"
+
+
+def check_extractor(extractor: PatchExtractor, patch_size: int, device: torch.device | str = "cpu") -> int:
+    """Runs three patches through the extractor, one of them also alone, and makes sure that it keeps to the contract.
+
+    Args:
+        extractor: it is moved to ``device``; its ``feature_dim`` is set where it was not given. Its mode stays.
+        patch_size: side of a patch in pixels, before any resizing.
+        device: where features will be extracted.
+
+    Returns:
+        D, the number of features per patch.
+
+    Raises:
+        UserError: says how the backbone breaks the contract, and what to do.
+    """
+    extractor.to(torch.device(device))
+    modes = {module: module.training for module in extractor.modules()}
+    extractor.eval()
+    try:
+        with torch.no_grad():
+            patches = _patches(patch_size).to(device)
+            together = _features(extractor, patches, patch_size)
+            alone = _features(extractor, patches[:1], patch_size)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    name = extractor_name(extractor.backbone)
+    difference = (together[0] - alone[0]).norm()
+    if difference > _TOLERANCE * alone.norm():
+        raise UserError(
+            f"The extractor {name} mixes patches: the features of one patch differ by {difference / alone.norm():.0%} "
+            "between alone and beside two others, in eval mode. A row must depend on its own patch: use running "
+            "statistics in its batch-norms, and nothing that is computed over the batch."
+        )
+    size = together.shape[1]
+    if extractor.feature_dim not in (0, size):
+        raise UserError(
+            f"The extractor {name} gives {size} features per patch; feature_dim says {extractor.feature_dim}. Set "
+            f"feature_dim of patch_extractor (and of the head) to {size}."
+        )
+    extractor.feature_dim = size
+    return size
+
+
+def _patches(size: int) -> Tensor:
+    """Bytes ``[3, size, size, 3]`` that no extractor takes for the same: noise, nearly white, rather bright."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (3, size, size, 3), generator=generator, dtype=torch.uint8)
+    return torch.stack([noise[0], 255 - noise[1] // 16, 160 + noise[2] // 4])
+
+
+def _features(extractor: PatchExtractor, patches: Tensor, patch_size: int) -> Tensor:
+    """What the backbone gives, as float32, if that is one finite row for each patch."""
+    name, count = extractor_name(extractor.backbone), len(patches)
+    pixels = extractor.standardise(patches)
+    try:
+        features = extractor.backbone(pixels)
+    except UserError:
+        raise
+    except Exception as error:  # a foreign network: whatever it raises
+        raise UserError(
+            f"The extractor {name} fails on {count} patches, {pixels.dtype} {list(pixels.shape)} on {pixels.device}; "
+            f"patch_size is {patch_size}, input_size {extractor.input_size or 'not set'}. It says: {_gist(error)} Many "
+            "networks take one size alone: set --patch_extractor#input_size (patches are resized) or --patch_size. "
+            "Any number of patches must pass, also one."
+        ) from error
+    is_tensor = isinstance(features, Tensor)
+    if not is_tensor or features.dim() != 2 or len(features) != count or not features.is_floating_point():
+        given = f"{features.dtype} {list(features.shape)}" if is_tensor else f"a {type(features).__name__}"
+        raise UserError(
+            f"The extractor {name} gives {given} for {list(pixels.shape)}; expected a floating tensor [{count}, D], "
+            "one row of features for each patch. Tokens [n, T, D] and feature maps [n, D, h, w] must be pooled in the "
+            "network, by the class token or the mean (of timm: --extractor#global_pool token, or avg)."
+        )
+    if not features.isfinite().all():
+        raise UserError(
+            f"The extractor {name} gives NaN or infinite features. Its weights are damaged, or its pixels were to be "
+            f"scaled otherwise: mean is {extractor.pixel_mean.tolist()}, std {extractor.pixel_std.tolist()}."
+        )
+    return features.float()
+
+
+def _gist(error: Exception) -> str:
+    """The lines of an error that say what is wrong: TorchScript puts its traceback first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if "TorchScript" in lines[0] else " ".join(lines[:4])

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from persam_monai.networks.arithmetic import Dropout, at_least_float32
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
-from persam_monai.networks.dropout import Dropout
-from persam_monai.networks.precision import at_least_float32
-from persam_monai.settings import is_no, is_yes, or_none
 
 LARGEST_DEVIATION = 10.0  # a feature that the training patches hardly ever had would decide everything else
 LEAST_SCALE = 1e-3  # of the features' median deviation: below, it is rounding
@@ -44,13 +44,13 @@ class Attention(NamedTuple):
 class Head(nn.Module):
     """Everything after the extractor: patch features and clinical record to class logits and attentions.
 
-    A subclass takes the arguments that it uses, hands them to this constructor by name, makes its layers and defines
+    A subclass takes the arguments that it uses, hands them all to this constructor, makes its layers and defines
     ``attend``. Arguments of the same name mean the same in every head; :class:`~persam_monai.networks.PersAMHead`
     explains them all.
 
     Args:
-        settings: the subclass's arguments; ``num_classes`` is always one of them. A head with ``feature_dim`` reads
-            patches, one with ``clinical_groups`` reads the record.
+        arguments: ``locals()`` of the subclass's constructor; ``num_classes`` is always one of its arguments. A head
+            with ``feature_dim`` reads patches, one with ``clinical_groups`` reads the record.
 
     Attributes:
         settings: the arguments it was built with, JSON-able; ``type(head)(**head.settings)`` builds its like.
@@ -62,20 +62,18 @@ class Head(nn.Module):
         ValueError: if ``num_classes`` is below 2, or a switch is neither true nor false.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
         super().__init__()
+        settings = {name: arguments[name] for name in inspect.signature(type(self)).parameters}
         if settings["num_classes"] < 2:
             raise ValueError(f"num_classes must be at least 2, got {settings['num_classes']}.")
         for name in {"exploratory", "relevance", "standardise_features"} & settings.keys():
-            if not (is_yes(settings[name]) or is_no(settings[name])):
+            if not isinstance(settings[name], bool):
                 raise ValueError(f"{name} must be true or false, got {settings[name]!r}.")
-            settings[name] = is_yes(settings[name])  # the command line hands over words
-        for name in {"projection_hidden", "clinical_variables"} & settings.keys():
-            settings[name] = or_none(settings[name])
         if "clinical_groups" in settings:
             settings["clinical_groups"] = list(settings["clinical_groups"])
         if settings.get("clinical_variables") is not None:
-            settings["clinical_variables"] = [[int(size) for size in sizes] for sizes in settings["clinical_variables"]]
+            settings["clinical_variables"] = [list(sizes) for sizes in settings["clinical_variables"]]
         self.settings = settings
         self.num_classes: int = settings["num_classes"]
         self.record_size: int = sum(settings.get("clinical_groups", ()))

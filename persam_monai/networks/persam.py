@@ -9,10 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from persam_monai.networks.dropout import Dropout
+from persam_monai.networks.arithmetic import Dropout, at_least_float32
 from persam_monai.networks.encoder import Encoder, TokenAssembly
 from persam_monai.networks.head import Attention, Head
-from persam_monai.networks.precision import at_least_float32
 
 
 class PersAMHead(Head):
@@ -70,24 +69,7 @@ class PersAMHead(Head):
         clinical_variables: Sequence[Sequence[int]] | None = None,
         standardise_features: bool = False,
     ) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            clinical_groups=clinical_groups,
-            feature_dim=feature_dim,
-            width=width,
-            projection_hidden=projection_hidden,
-            attention=attention,
-            heads=heads,
-            layers=layers,
-            feedforward=feedforward,
-            dropout=dropout,
-            exploratory=exploratory,
-            relevance=relevance,
-            missing=missing,
-            clinical_dropout=clinical_dropout,
-            clinical_variables=clinical_variables,
-            standardise_features=standardise_features,
-        )
+        super().__init__(locals())
         if layers < 0:
             raise ValueError(f"layers must be at least 0, got {layers}.")
         tokens = len(clinical_groups)
@@ -95,8 +77,7 @@ class PersAMHead(Head):
         self.projection = self._make_projection()
         self.tokens = TokenAssembly(width, tokens, num_classes, dropout)
         self.encoder = Encoder(layers, width, tokens, num_classes, attention, heads, feedforward, dropout)
-        switches = self.settings["exploratory"], self.settings["relevance"]
-        self.aggregator = Aggregator(width, tokens, num_classes, dropout, *switches)
+        self.aggregator = Aggregator(width, tokens, num_classes, dropout, exploratory, relevance)
         self.classifier = self._make_classifier()
 
     @torch.jit.export

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from persam_monai.errors import UserError, raise_together
 from persam_monai.networks.network import PersAM
 from persam_monai.networks.persam import PersAMHead
+from persam_monai.networks.weights import misfits
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +80,12 @@ def load_reference_state_dict(network: PersAM | PersAMHead, state: Mapping[str, 
     for key in _TOKENS.values():
         if key in state and state[key].dim() == 3:
             state[key] = state[key].squeeze(0)  # [1, tokens, R] → [tokens, R]
-    raise_together("The checkpoint of the public code does not fit the network", _problems(expected, state))
+    stacked = {key: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for key, tensors in expected.items()}
+    raise_together("The checkpoint of the public code does not fit the network", misfits(stacked, state))
     for key, tensors in expected.items():
-        if len(tensors) == 1:
-            tensors[0].data.copy_(state[key])
-        else:
-            for tensor, rows in zip(tensors, state[key].chunk(len(tensors)), strict=True):
-                tensor.data.copy_(rows)
+        parts = state[key].chunk(len(tensors)) if len(tensors) > 1 else [state[key]]
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.data.copy_(part)
     head.clinical_encoder.assume_standardised()
     if isinstance(network, PersAM):
         network.extractor.set_pixel_statistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -171,16 +171,3 @@ def _extractor_keys(backbone: nn.Module) -> dict[str, list[Tensor]]:
         module, _, rest = ours.partition(".")
         keys[f"{_EXTRACTOR}{_EXTRACTOR_PLACES.get(module, module)}.{rest}"] = [tensor]
     return keys
-
-
-def _problems(expected: Mapping[str, list[Tensor]], state: Mapping[str, Tensor]) -> list[str]:
-    """What does not fit, one line each."""
-    problems = [f"missing: {key}" for key in expected if key not in state]
-    problems += [f"unexpected: {key}" for key in state if key not in expected]
-    for key, tensors in expected.items():
-        shape = list(tensors[0].shape)
-        if len(tensors) > 1:
-            shape[0] *= len(tensors)
-        if key in state and list(state[key].shape) != shape:
-            problems.append(f"{key}: expected shape {shape}, found {list(state[key].shape)}")
-    return problems

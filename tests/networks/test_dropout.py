@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from persam_monai.networks.dropout import Dropout, dropout
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights for the extractor: pretrained, from a trained model, and saved again."""
+"""Weights of the extractor: which they are, loaded from pretrained files and trained models, and saved again."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from os import PathLike
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors, replacing
 from persam_monai.networks.extractor import PatchExtractor
-from persam_monai.settings import is_null
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,41 @@ _CURE = "For the extractor, expected what torch.save(model.state_dict(), path) w
 # Where model.pt keeps the extractor.
 _PREFIX = "extractor.backbone."
 _STATISTICS = ("extractor.pixel_mean", "extractor.pixel_std")
+
+FILE_HASH = "file_sha256"  # in the state dict of a backbone that is a file, in place of weights
+
+
+def weights_sha256(backbone: nn.Module) -> str:
+    """SHA-256 of the weights, in hexadecimal: of two backbones the same exactly if the weights are.
+
+    Of a backbone that is a file (TorchScript, ONNX) it is the file's, of others that of the state dict.
+    """
+    own = getattr(backbone, "weights_sha256", None)
+    return own if isinstance(own, str) else state_sha256(backbone.state_dict())
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a backbone's state dict, in hexadecimal.
+
+    It is over name, type, shape and bytes of each tensor, sorted by name and in row-major order, wherever and in
+    whatever layout they lie. The counts ``num_batches_tracked`` are left out, for they change no feature. Where a file
+    stands for the weights (:class:`~persam_monai.networks.backbones.FileBackbone`), it is the file's.
+    """
+    if set(state) == {FILE_HASH}:
+        return bytes(state[FILE_HASH].tolist()).hex()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+            rows = tensor.detach().cpu().contiguous().flatten()
+            digest.update(rows.view(torch.uint8).numpy().data)  # bytes, for NumPy does not know bfloat16
+    return digest.hexdigest()
+
+
+def brings_weights(backbone: nn.Module) -> bool:
+    """Whether the backbone has weights already: a file has, and a timm network that is pretrained or was given some."""
+    file = isinstance(getattr(backbone, "weights_sha256", None), str)
+    return file or getattr(backbone, "brings_weights", False) is True
 
 
 def load_extractor_weights(extractor: nn.Module, source: str | PathLike[str] | None) -> None:
@@ -45,16 +80,11 @@ def load_extractor_weights(extractor: nn.Module, source: str | PathLike[str] | N
             extractor is a file that brings its weights; nothing is loaded then.
     """
     backbone = extractor.backbone if isinstance(extractor, PatchExtractor) else extractor
-    is_file = isinstance(getattr(backbone, "weights_sha256", None), str)
-    if is_null(source):
-        own = is_file or getattr(backbone, "brings_weights", False)
+    if source is None:
+        own = brings_weights(backbone)
         logger.info("The extractor %s.", "brings its own weights" if own else "starts from random weights")
         return
-    if is_file:
-        raise UserError(
-            f"The extractor {getattr(backbone, 'extractor_name', '')} is a file that brings its own weights; there is "
-            f"no place for those of {source}. Leave extractor_weights out, or take another extractor."
-        )
+    _refuse_file(backbone, "Leave extractor_weights out, or take another extractor.")
     name, state = _imagenet() if source == "imagenet" else _read(Path(str(source)))
     weights = _weights_of_backbone(backbone, state)
     if not weights:
@@ -62,7 +92,11 @@ def load_extractor_weights(extractor: nn.Module, source: str | PathLike[str] | N
             f"{name} holds no extractor. A model that was trained on extracted features has none: name the file that "
             "its features were extracted with."
         )
-    raise_together(f"{name} does not fit the extractor", _problems(backbone.state_dict(), weights))
+    expected = backbone.state_dict()
+    needed = {
+        key: value for key, value in expected.items() if key in weights or not key.endswith("num_batches_tracked")
+    }
+    raise_together(f"{name} does not fit the extractor", misfits(needed, weights))
     backbone.load_state_dict(weights, strict=False)  # all is checked but batch counts, which old files lack
     logger.info("The extractor starts from %s (%d tensors).", name, len(weights))
     if isinstance(extractor, PatchExtractor) and all(key in state for key in _STATISTICS):
@@ -80,14 +114,32 @@ def save_extractor_weights(extractor: nn.Module, path: str | PathLike[str]) -> N
         UserError: if the file cannot be written, or the extractor is itself a file.
     """
     backbone = extractor.backbone if isinstance(extractor, PatchExtractor) else extractor
-    if isinstance(getattr(backbone, "weights_sha256", None), str):
-        raise UserError(f"The extractor {getattr(backbone, 'extractor_name', '')} is a file already; keep that.")
+    _refuse_file(backbone, "Keep that file.")
     state = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in backbone.state_dict().items()
     }
     with replacing(path) as partial:
         torch.save(state, partial)
+
+
+def misfits(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """Why tensors do not fit, one line for each that is missing, unexpected or of another shape."""
+    problems = [f"missing: {name}" for name in expected if name not in given]
+    problems += [f"unexpected: {name}" for name in given if name not in expected]
+    problems += [
+        f"{name}: expected shape {list(tensor.shape)}, found {list(given[name].shape)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    return problems
+
+
+def _refuse_file(backbone: nn.Module, cure: str) -> None:
+    """Raise where the backbone is a file, whose weights are neither loaded nor saved."""
+    if isinstance(getattr(backbone, "weights_sha256", None), str):
+        name = getattr(backbone, "extractor_name", "")
+        raise UserError(f"The extractor {name} is a file that brings its own weights. {cure}")
 
 
 def _weights_of_backbone(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -100,7 +152,7 @@ def _weights_of_backbone(backbone: nn.Module, state: Mapping[str, Tensor]) -> di
     classifier = tuple(f"{prefix}{part}." for part in getattr(backbone, "weights_dropped", ("fc",)))
     named = {f"{prefix}{key}": value for key, value in state.items()}
     weights = {key: value for key, value in named.items() if key in expected or not key.startswith(classifier)}
-    is_head_alone = all(key.startswith("head.") for key in weights) and not any(key in expected for key in weights)
+    is_head_alone = all(key.startswith("head.") for key in state)  # of a model that was trained on features
     return {} if is_head_alone else weights
 
 
@@ -158,15 +210,3 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {error}. Copy it anew.") from error
     return state
-
-
-def _problems(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """What does not fit, one line each."""
-    problems = [f"missing: {key}" for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
-    problems += [f"unexpected: {key}" for key in weights if key not in expected]
-    problems += [
-        f"{key}: expected shape {list(expected[key].shape)}, found {list(value.shape)}"
-        for key, value in weights.items()
-        if key in expected and value.shape != expected[key].shape
-    ]
-    return problems
