@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from persam_monai.errors import UserError
-from persam_monai.networks.arithmetic import at_least_float32
 from persam_monai.networks.head import Attention
+from persam_monai.networks.precision import at_least_float32
 
 BAG_SIZE = 100  # the paper's bags: a bag of any size counts as if it had so many patches
 SMOOTHING = 0.05  # the paper's factor on one patch's attention, and how far targets keep from 0 and 1

@@ -201,9 +201,7 @@ class IndexCache:
                 run, step, downsample, extent, scale = (tuple(stored[name].tolist()) for name in (*PAIRS, "scale"))
                 tissue = PackedMask(stored["bits"], int(stored["width"]), scale)
                 least = float(stored["min_tissue"])
-                cells = PatchCells(
-                    stored["origins"], stored["choices"], run, step, downsample, extent, tissue, least
-                )
+                cells = PatchCells(stored["origins"], stored["choices"], run, step, downsample, extent, tissue, least)
                 header = HEADER_JSON.validate_json(bytes(stored["header"]))
                 return SlideIndex(header._replace(path=entry.path), cells)
         except FileNotFoundError:

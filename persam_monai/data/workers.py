@@ -97,7 +97,8 @@ def watch(loader: DataLoader[Any], busy: Busy) -> Iterator[Any]:
     iterator = DataLoader.__iter__(loader)
     if threading.current_thread() is threading.main_thread():
         # PyTorch's handler raises a worker's death wherever the main thread is, perhaps in the middle of a step.
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+        pytorchs = str(getattr(before, "__module__", "")).startswith("torch.")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or pytorchs else before)
     workers = getattr(iterator, "_workers", ())
     try:
         yield from iterator

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks: from bags of patches and clinical records to class logits and attentions."""
 
-from persam_monai.networks.arithmetic import AUTOCAST, resolve_precision
 from persam_monai.networks.backbones import OnnxBackbone, TimmBackbone, TorchScriptBackbone
 from persam_monai.networks.baselines import (
     ClinicalHead,
@@ -24,6 +23,7 @@ from persam_monai.networks.network import (
     seed_weights,
 )
 from persam_monai.networks.persam import Aggregation, Aggregator, PersAMHead
+from persam_monai.networks.precision import AUTOCAST, resolve_precision
 from persam_monai.networks.reference import has_extractor, load_reference_state_dict, reference_settings
 from persam_monai.networks.weights import (
     brings_weights,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from persam_monai.networks.arithmetic import at_least_float32
 from persam_monai.networks.encoder import Encoder, TokenAssembly
 from persam_monai.networks.head import Attention, Head, unpersonalised
+from persam_monai.networks.precision import at_least_float32
 
 
 class TransformerHead(Head):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from persam_monai.errors import did_you_mean
-from persam_monai.networks.arithmetic import Dropout, at_least_float32
-from persam_monai.networks.arithmetic import dropout as drop
+from persam_monai.networks.precision import Dropout, at_least_float32
+from persam_monai.networks.precision import dropout as drop
 
 ATTENTIONS = ("balanced", "standard")
 

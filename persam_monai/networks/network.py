@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from persam_monai.errors import UserError, did_you_mean
-from persam_monai.networks.arithmetic import at_least_float32
 from persam_monai.networks.baselines import ClinicalHead, GatedAttentionMILHead, LateFusionHead, TransformerHead
 from persam_monai.networks.extractor import PatchExtractor
 from persam_monai.networks.head import Attention, Head
 from persam_monai.networks.persam import PersAMHead
+from persam_monai.networks.precision import at_least_float32
 
 # A name in a data file chooses among these and nothing else: no file makes us import what it likes.
-HEADS: dict[str, type[Head]] = {
+HEADS: dict[str, Callable[..., Head]] = {
     head.__name__: head for head in (PersAMHead, GatedAttentionMILHead, ClinicalHead, LateFusionHead, TransformerHead)
 }
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from persam_monai.networks.arithmetic import Dropout, at_least_float32
 from persam_monai.networks.encoder import Encoder, TokenAssembly
 from persam_monai.networks.head import Attention, Head
+from persam_monai.networks.precision import Dropout, at_least_float32
 
 
 class PersAMHead(Head):

@@ -15,13 +15,19 @@ import pytest
 import tifffile
 import torch
 
-from persam_monai.cohort import Cohort, split
+from persam_monai.cohort import Cohort, Split, assign_folds, split_by
 from persam_monai.commandline import user_error_in
 from tests.bundle.running import EVALUATING, INFERENCE, ROOT, TRAINING, run_bundle
 from tests.slides.writing import overwrite_bytes, tile_span
 
 CONFIGS = {"training": TRAINING, "evaluating": EVALUATING, "inference": INFERENCE}
 ALL_CELLS = 16  # patches in a bag: as many as a slide of 1024 pixels has tiles, so that every epoch meets the damage
+
+
+def split_of(folder: Path) -> Split:
+    """The parts of the first fold, as a training with the default settings makes them."""
+    cohort = Cohort.load_dir(folder)
+    return split_by(cohort, 0, assign_folds(cohort))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -65,7 +71,7 @@ def damaged(dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """A copy of the cohort, and the slides in it that are damaged: one for training, one for the test."""
     folder = tmp_path_factory.mktemp("damaged") / "cohort"
     shutil.copytree(dataset_dir, folder)
-    parts = split(Cohort.load_dir(str(folder)), 0, 5, 0)
+    parts = split_of(folder)
     bad = parts.train.entries[2], parts.test.entries[0]
     for entry in bad:
         damage(entry.path)
@@ -114,7 +120,7 @@ def test_a_training_that_met_a_damaged_slide_goes_on_without_it(
     run("training", **{**settings, "max_epochs": 3}, on_bad_slide="skip")
     assert rows(output / "skipped_slides.csv") == [line]
     longer = torch.load(output / "checkpoints" / "last.pt", weights_only=True)["trainer"]
-    assert longer["epoch_length"] == len(split(Cohort.load_dir(str(folder)), 0, 5, 0).train) - 1
+    assert longer["epoch_length"] == len(split_of(folder).train) - 1
     assert longer["iteration"] == 3 * longer["epoch_length"]
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from persam_monai.cohort import Cohort, split
+from persam_monai.cohort import Cohort, Split, assign_folds, split_by
 from tests.bundle.running import EVALUATING, INFERENCE, TRAINING, run_well
 from tests.bundle.test_bad_slides import ALL_CELLS, damage
 
@@ -36,6 +36,12 @@ groups:
     ldh: {{kind: numeric, transform: log}}
     crp: {{kind: numeric}}
 """
+
+
+def split_of(folder: Path) -> Split:
+    """The parts of the first fold, as a training with the default settings makes them."""
+    cohort = Cohort.load_dir(folder)
+    return split_by(cohort, 0, assign_folds(cohort))
 
 
 def spellings(value: float) -> set[str]:
@@ -85,7 +91,7 @@ def planted(dataset_dir: Path, tmp_path: Path) -> Planted:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    parts = split(Cohort.load_dir(str(folder)), 0, 5, 0)
+    parts = split_of(folder)
     bad = parts.train.entries[0], parts.test.entries[0]
     for entry in bad:
         damage(entry.path)

@@ -17,7 +17,7 @@ from tests.data.making import Picture, cohort_of, write_slides
 
 PATCHES = PatchSettings()
 GOOD = ["a.tif", "b.tif"]
-BAD = {"text.tif": "not a whole-slide image", "glass.tif": "no tissue found", "missing.tif": "does not exist"}
+BAD = {"text.tif": "not a whole-slide image", "glass.tif": "no tissue found", "missing.tif": "No such file"}
 
 
 def lines(folder: Path) -> list[dict[str, str]]:

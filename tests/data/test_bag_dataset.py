@@ -184,7 +184,7 @@ def test_all_slides_that_cannot_be_used_are_reported_together(
     lines = str(caught.value).splitlines()[1:]
     assert len(lines) == len(names)
     for line, name, cure in zip(
-        lines, names, ["complete", "--min_tissue", "column mpp", "--mpp 0.5", "does not exist"], strict=True
+        lines, names, ["complete", "--min_tissue", "column mpp", "--mpp 0.5", "No such file"], strict=True
     ):
         assert str(tmp_path / name) in line
         assert cure in line

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import pickle
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_a_parcel_may_be_pinned_and_gives_its_slot_back(batches: BagBatches, mon
     assert parcel.pin_memory() is parcel
     gc.collect()
     assert ring.take(0, 1) == 0, "the slot is free again"
-    ring.array(0, (PAGE,))[:] = 99
+    ring.array(0, (mmap.PAGESIZE,))[:] = 99
     batch = parcel.open()
     assert batch is not None
     assert_equal(batch, collate_bags([batches.bags[key] for key in KEYS]))

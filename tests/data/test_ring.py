@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import multiprocessing
 from typing import Any
 
@@ -28,38 +29,38 @@ def test_a_worker_takes_its_own_slots_until_none_is_free() -> None:
 
 
 def test_what_does_not_fit_into_a_slot_takes_none() -> None:
-    ring = Ring(1, 2, PAGE + 1)
-    assert ring.size == 2 * PAGE
-    assert ring.take(0, 2 * PAGE + 1) is None
-    assert ring.take(0, 2 * PAGE) == 0
+    ring = Ring(1, 2, mmap.PAGESIZE + 1)
+    assert ring.size == 2 * mmap.PAGESIZE
+    assert ring.take(0, 2 * mmap.PAGESIZE + 1) is None
+    assert ring.take(0, 2 * mmap.PAGESIZE) == 0
 
 
 def test_slots_do_not_overlap_and_their_flags_are_apart() -> None:
-    ring = Ring(3, 4, PAGE)
-    taken = [ring.take(worker, PAGE) for worker in range(3) for _ in range(4)]
+    ring = Ring(3, 4, mmap.PAGESIZE)
+    taken = [ring.take(worker, mmap.PAGESIZE) for worker in range(3) for _ in range(4)]
     for slot in range(12):
-        ring.array(slot, (2, PAGE // 2))[:] = slot + 2
+        ring.array(slot, (2, mmap.PAGESIZE // 2))[:] = slot + 2
     for slot in range(12):
-        assert (ring.array(slot, (PAGE,)) == slot + 2).all()
+        assert (ring.array(slot, (mmap.PAGESIZE,)) == slot + 2).all()
     assert taken == list(range(12))
     assert [ring.take(worker, 1) for worker in range(3)] == [None] * 3
 
 
 def test_a_slot_is_given_back_when_nothing_refers_to_its_array() -> None:
-    ring = Ring(1, 1, PAGE)
-    assert ring.take(0, PAGE) == 0
-    array = ring.received(0, (4, PAGE // 4))
+    ring = Ring(1, 1, mmap.PAGESIZE)
+    assert ring.take(0, mmap.PAGESIZE) == 0
+    array = ring.received(0, (4, mmap.PAGESIZE // 4))
     array[:] = 7
-    assert ring.take(0, PAGE) is None
+    assert ring.take(0, mmap.PAGESIZE) is None
     del array
-    assert ring.take(0, PAGE) == 0
+    assert ring.take(0, mmap.PAGESIZE) == 0
 
 
 @pytest.mark.parametrize("kind", ["tensor", "row of the tensor", "array of the tensor", "row of the array"])
 def test_a_view_keeps_its_slot(kind: str) -> None:
-    ring = Ring(1, 1, PAGE)
-    ring.take(0, PAGE)
-    array = ring.received(0, (4, PAGE // 4))
+    ring = Ring(1, 1, mmap.PAGESIZE)
+    ring.take(0, mmap.PAGESIZE)
+    array = ring.received(0, (4, mmap.PAGESIZE // 4))
     array[:] = 7
     tensor = torch.from_numpy(array)
     view: Any = {
@@ -70,17 +71,17 @@ def test_a_view_keeps_its_slot(kind: str) -> None:
     }[kind]
     del tensor, array
     gc.collect()
-    assert ring.take(0, PAGE) is None, "it would be overwritten while it is in use"
+    assert ring.take(0, mmap.PAGESIZE) is None, "it would be overwritten while it is in use"
     assert (view == 7).all()
     del view
     gc.collect()
-    assert ring.take(0, PAGE) == 0
+    assert ring.take(0, mmap.PAGESIZE) == 0
 
 
 def test_memory_outlives_its_ring_while_it_is_in_use() -> None:
-    ring = Ring(1, 2, PAGE)
-    ring.take(0, PAGE)
-    array = ring.received(0, (PAGE,))
+    ring = Ring(1, 2, mmap.PAGESIZE)
+    ring.take(0, mmap.PAGESIZE)
+    array = ring.received(0, (mmap.PAGESIZE,))
     array[:] = 9
     del ring
     gc.collect()
@@ -88,16 +89,16 @@ def test_memory_outlives_its_ring_while_it_is_in_use() -> None:
 
 
 def _write(ring: Ring, done: Any) -> None:
-    slot = ring.take(1, PAGE)
+    slot = ring.take(1, mmap.PAGESIZE)
     assert slot is not None
-    ring.array(slot, (PAGE,))[:] = 42
+    ring.array(slot, (mmap.PAGESIZE,))[:] = 42
     done.put(slot)
 
 
 def test_another_process_writes_what_this_one_reads() -> None:
     context = multiprocessing.get_context("fork")
-    ring = Ring(2, 2, PAGE)
-    assert ring.take(1, PAGE) == 2
+    ring = Ring(2, 2, mmap.PAGESIZE)
+    assert ring.take(1, mmap.PAGESIZE) == 2
     done = context.Queue()
     process = context.Process(target=_write, args=(ring, done))
     process.start()
@@ -105,11 +106,11 @@ def test_another_process_writes_what_this_one_reads() -> None:
     process.join(60)
     assert process.exitcode == 0
     assert slot == 3, "it saw that slot 2 is taken"
-    assert ring.take(1, PAGE) is None
-    received = ring.received(slot, (PAGE,))
+    assert ring.take(1, mmap.PAGESIZE) is None
+    received = ring.received(slot, (mmap.PAGESIZE,))
     assert (received == 42).all()
     del received
-    assert ring.take(1, PAGE) == 3
+    assert ring.take(1, mmap.PAGESIZE) == 3
 
 
 def _forget(arrays: list[np.ndarray]) -> None:
@@ -118,16 +119,16 @@ def _forget(arrays: list[np.ndarray]) -> None:
 
 
 def test_a_forked_process_gives_back_nothing_of_its_parents() -> None:
-    ring = Ring(1, 1, PAGE)
-    ring.take(0, PAGE)
-    arrays = [ring.received(0, (PAGE,))]
+    ring = Ring(1, 1, mmap.PAGESIZE)
+    ring.take(0, mmap.PAGESIZE)
+    arrays = [ring.received(0, (mmap.PAGESIZE,))]
     process = multiprocessing.get_context("fork").Process(target=_forget, args=(arrays,))
     process.start()
     process.join(60)
     assert process.exitcode == 0
-    assert ring.take(0, PAGE) is None
+    assert ring.take(0, mmap.PAGESIZE) is None
     arrays.clear()
-    assert ring.take(0, PAGE) == 0
+    assert ring.take(0, mmap.PAGESIZE) == 0
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def loader(num_workers: int, **settings: Any) -> tuple[DataLoader[int], Busy]:
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_without_a_death_everything_comes_in_order(num_workers: int) -> None:
-    assert list(watch(*loader(num_workers), 8)) == list(range(8))
+    assert list(watch(*loader(num_workers))) == list(range(8))
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -55,7 +55,7 @@ def test_without_a_death_everything_comes_in_order(num_workers: int) -> None:
 def test_a_dead_workers_last_item_is_known(num_workers: int, number: int) -> None:
     found: list[int] = []
     with pytest.raises(WorkerDied, match=signal.Signals(number).name) as caught:
-        found.extend(watch(*loader(num_workers, fatal=5, number=number), 8))
+        found.extend(watch(*loader(num_workers, fatal=5, number=number)))
     assert found == list(range(len(found)))
     assert len(found) <= 5
     assert caught.value.item == 105
@@ -66,13 +66,13 @@ def test_a_dead_workers_last_item_is_known(num_workers: int, number: int) -> Non
 def test_the_successor_of_a_dead_worker_begins_with_nothing() -> None:
     numbers, busy = loader(1, fatal=2)
     with pytest.raises(WorkerDied):
-        list(watch(numbers, busy, 8))
-    assert busy.of(0) is None
+        list(watch(numbers, busy))
+    assert busy.take(0) is None
 
 
 def test_a_worker_that_dies_between_two_items_was_busy_with_none() -> None:
     with pytest.raises(WorkerDied) as caught:
-        list(watch(*loader(1, fatal=3, within=False), 8))
+        list(watch(*loader(1, fatal=3, within=False)))
     assert caught.value.item is None
 
 
@@ -88,16 +88,14 @@ def test_a_library_that_ends_the_process_itself_is_named_by_its_status() -> None
     busy = Busy(1)
     numbers = DataLoader(Leaving(busy, fatal=2), None, num_workers=1, collate_fn=as_it_is)
     with pytest.raises(WorkerDied, match="status 3") as caught:
-        list(watch(numbers, busy, 8))
-    assert (caught.value.item, caught.value.its_fault) == (102, True)
+        list(watch(numbers, busy))
+    assert (caught.value.item, caught.value.crashed) == (102, True)
 
 
 def test_workers_end_with_the_last_item_and_a_handler_of_others_stays() -> None:
     before = signal.signal(signal.SIGCHLD, ours := lambda number, frame: None)
     try:
-        items = watch(*loader(2), 8)
-        for _ in range(8):
-            next(items)
+        assert len(list(watch(*loader(2)))) == 8
         assert multiprocessing.active_children() == []
         assert signal.getsignal(signal.SIGCHLD) is ours
     finally:
@@ -105,7 +103,7 @@ def test_workers_end_with_the_last_item_and_a_handler_of_others_stays() -> None:
 
 
 def test_a_death_is_raised_between_the_items_and_never_in_the_middle_of_a_step() -> None:
-    items = watch(*loader(1, fatal=2), 8)
+    items = watch(*loader(1, fatal=2))
     assert next(items) == 0
     time.sleep(1)  # the training's step, in which the worker dies
     assert not str(getattr(signal.getsignal(signal.SIGCHLD), "__module__", "")).startswith("torch.")
@@ -116,14 +114,14 @@ def test_a_death_is_raised_between_the_items_and_never_in_the_middle_of_a_step()
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_errors_of_living_workers_are_handed_on(num_workers: int) -> None:
     with pytest.raises(RuntimeError, match="a library's own"):
-        list(watch(*loader(num_workers, fatal=2, number=-1), 8))
+        list(watch(*loader(num_workers, fatal=2, number=-1)))
 
 
 def test_an_error_ends_what_a_worker_is_busy_with() -> None:
     numbers, busy = loader(1, fatal=2, number=-1)
     with pytest.raises(RuntimeError, match="a library's own"):
-        list(watch(numbers, busy, 8))
-    assert busy.of(0) is None
+        list(watch(numbers, busy))
+    assert busy.take(0) is None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from persam_monai.networks.dropout import Dropout, dropout
+
+from persam_monai.networks.precision import Dropout, dropout
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])

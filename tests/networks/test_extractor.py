@@ -173,11 +173,6 @@ def test_parts_are_of_nearly_equal_size() -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_words_of_the_command_line_are_understood() -> None:
-    extractor = PatchExtractor(convolutional(), 16, "null", checkpointing="false")  # type: ignore[arg-type]
-    assert (extractor.chunk, extractor.checkpointing) == (0, False)
-
-
 def test_checkpointing_extractor_is_scriptable() -> None:
     extractor, image = PatchExtractor(convolutional(), 16, 2, checkpointing=True).eval(), as_decoded(2, 5)
     torch.testing.assert_close(torch.jit.script(extractor)(image), extractor(image))

@@ -57,7 +57,7 @@ def test_backbone_brings_its_pixel_statistics_and_the_config_may_set_others() ->
     expected = (brightness - torch.tensor([0.1, 0.2, 0.3])[:, None]) / torch.tensor([0.5, 0.6, 0.7])[:, None]
     torch.testing.assert_close(PatchExtractor(own)(image), expected.float())
     torch.testing.assert_close(PatchExtractor(own, mean=(0, 0, 0), std=(1, 1, 1))(image), brightness.float())
-    extractor = PatchExtractor(Says(), mean="null", std=None)  # type: ignore[arg-type]  # as the command line has it
+    extractor = PatchExtractor(Says(), mean=None, std=None)
     assert extractor.pixel_mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert extractor.pixel_std.tolist() == pytest.approx([0.229, 0.224, 0.225])
 
@@ -150,7 +150,7 @@ def test_frozen_backbone_stays_as_it_is_while_the_head_learns(make_head: Callabl
 
 
 def test_extractor_that_is_not_frozen_learns() -> None:
-    extractor = PatchExtractor(convolutional(), 8, frozen="false").train()  # type: ignore[arg-type]
+    extractor = PatchExtractor(convolutional(), 8, frozen=False).train()
     assert extractor(bag()).requires_grad
     assert extractor.backbone[1].num_batches_tracked == 1
 
@@ -183,14 +183,14 @@ def fixed(pixels: Tensor) -> Tensor:
     ("gives", "parts"),
     [
         (lambda p: p, ["[3, 3, 20, 20]", "feature map", "[3, D]"]),
-        (lambda p: p.flatten(2), ["[3, 3, 400]", "tokens", "class token", "global_pool"]),
-        (lambda p: p.mean((0, 2, 3)), ["gives [3]", "Wrap"]),
-        (lambda p: p.mean((2, 3))[:1], ["gives [1, 3]"]),
+        (lambda p: p.flatten(2), ["[3, 3, 400]", "class token", "global_pool"]),
+        (lambda p: p.mean((0, 2, 3)), ["[3] for"]),
+        (lambda p: p.mean((2, 3))[:1], ["[1, 3] for"]),
         (lambda p: (p.mean((2, 3)),), ["gives a tuple"]),
         (lambda p: p.mean((2, 3)).long(), ["torch.int64", "floating"]),
         (lambda p: p.mean((2, 3)) / 0, ["NaN or infinite", "mean is"]),
         (lambda p: F.batch_norm(p, None, None, training=True).amax((2, 3)), ["mixes patches", "batch-norms"]),
-        (lambda p: p.reshape(3, 1200), ["fails on 1 patches", "invalid for input", "must take any number"]),
+        (lambda p: p.reshape(3, 1200), ["fails on 1 patches", "invalid for input", "Any number of patches"]),
         (lambda p: p.mean((2, 3)).flip(0), ["mixes patches"]),
         (lambda p: p.mean((2, 3)) + 0.1 * p.mean((0, 2, 3)), ["mixes patches"]),
         (

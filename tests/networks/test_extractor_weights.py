@@ -23,7 +23,7 @@ from persam_monai.networks import (
     save_extractor_weights,
     weights_sha256,
 )
-from persam_monai.networks.extractor_weights import IMAGENET_URL
+from persam_monai.networks.weights import IMAGENET_URL
 
 
 def small_resnet() -> ResNet:

@@ -74,8 +74,8 @@ def test_statistics_size_and_width_are_those_of_timms_data_config(library: list[
 
 
 def test_options_reach_timm_as_they_are_meant(library: list[dict[str, Any]]) -> None:
-    TimmBackbone("vit_small", wide="false")
-    TimmBackbone("vit_small", pretrained="false", wide="True")  # type: ignore[arg-type]  # as the command line has it
+    TimmBackbone("vit_small", wide=False)
+    TimmBackbone("vit_small", pretrained=False, wide=True)
     assert [call["wide"] for call in library] == [False, True]
     assert library[1]["pretrained"] is False
 
@@ -102,8 +102,8 @@ def test_local_file_is_loaded_without_its_classifier(library: list[dict[str, Any
 @pytest.mark.usefixtures("library")
 def test_names_and_weights_that_timm_does_not_have_are_named() -> None:
     with pytest.raises(UserError, match="--extractor#name"):
-        TimmBackbone("null")
-    with pytest.raises(UserError, match=r"no network 'vit_smal'\. Did you mean \"vit_small\""):
+        TimmBackbone(None)
+    with pytest.raises(UserError, match=r"'vit_smal'.*mean \"vit_small\""):
         TimmBackbone("vit_smal")
     with pytest.raises(UserError, match=r"401 Client Error.*--extractor#weights"):
         TimmBackbone("vit_small", pretrained=True)

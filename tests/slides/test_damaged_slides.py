@@ -204,33 +204,6 @@ def test_the_message_says_what_to_do(damaged: dict[tuple[str, str], Path]) -> No
     assert "check that the file is complete" in empty
 
 
-GIANTS = {"jpeg 420": (b"\xff\xc0", 5, b"\xff\xd0"), "jpeg2000": (b"\xff\x4f\xff\x51", 13, b"\xcb")}
-
-
-@pytest.fixture(params=GIANTS)
-def giant(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A slide whose middle tile says of itself (SOF, SIZ) that it has 65,000 or 13 million rows."""
-    path = write_slide(tmp_path / "slide.svs", [smooth(SIDE, SIDE)], request.param)
-    marker, offset, value = GIANTS[request.param]
-    begin, size = tile_span(path, MIDDLE)
-    overwrite_bytes(path, path.read_bytes().index(marker, begin, begin + size) + offset, value)
-    return path
-
-
-@pytest.mark.parametrize("reader", ["tiles", "openslide"])
-def test_a_tile_that_says_it_is_giant_takes_no_memory(giant: Path, reader: str) -> None:
-    ((message, seconds, grown),) = read_all(reader, [giant]).values()
-    assert str(giant) in message
-    assert not message.startswith("!")
-    assert grown < (200 if reader == "tiles" else 1000)  # OpenJPEG prepares up to 65,535 tiles inside of a tile
-    assert seconds < 5
-
-
-def test_nor_does_it_in_a_thumbnail(giant: Path) -> None:
-    with Slide(giant) as slide, pytest.raises(UserError, match=r"tile 1 from the left, 1 from the top.*× 256 pixels"):
-        slide.thumbnail(2.0)
-
-
 def test_a_wrong_resolution_makes_no_giant_thumbnail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """250 nm in a column of µm would ask for all pixels of the finest level."""
     monkeypatch.setattr("persam_monai.slides.slide.LARGEST_THUMBNAIL", 100 * 100)
@@ -254,15 +227,3 @@ def test_a_slide_that_shrinks_while_it_is_open_is_an_error(tmp_path: Path) -> No
         cut(0.3)(path)
         with pytest.raises(UserError, match=r"slide\.tif cannot be decoded.*cut off"):
             slide.read_patches(np.array([[270, 270]]), 200, 0.25)
-
-
-@pytest.mark.parametrize("size", [2**40, 2**55, 2**63, 2**64 - 1])
-def test_no_size_of_a_tile_is_too_large_to_be_refused(tmp_path: Path, size: int) -> None:
-    levels = [smooth(SIDE, SIDE), smooth(200, 200, 1)]  # OpenSlide looks at the tiles of the last when it opens a file
-    path = write_slide(tmp_path / "slide.tif", levels)
-    overwrite_list(path, "TileOffsets", MIDDLE, size)
-    header = read_header(path)
-    table = header.tables[0]._replace(sizes=header.tables[0].offsets)  # a list of sizes in 64 bits
-    slide = Slide(path, header=header._replace(tables=(table, header.tables[1])))
-    with slide, pytest.raises(UserError, match=r"slide\.tif cannot be decoded.*tile 1 from the left, 1 from the top"):
-        slide.read_patches(np.array([[270, 270]]), 200, 0.25)

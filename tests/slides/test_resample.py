@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from persam_monai.slides.resample import resample, shrink
 
+from persam_monai.slides.slide import _shrink
 from tests.slides.writing import noise
 
 
@@ -27,36 +27,12 @@ def test_the_reference_averages_as_one_does_by_hand() -> None:
     np.testing.assert_allclose(integral(row, 1, 2)[0, :, 0], [(10 + 20 / 2) / 1.5, (20 / 2 + 60) / 1.5])
 
 
-@pytest.mark.parametrize(
-    ("height", "width"),
-    [(128, 128), (256, 256), (192, 192), (129, 129), (131, 131), (143, 170), (64, 200), (449, 448), (65, 64), (64, 64)],
-)
-def test_a_pixel_is_the_mean_over_its_area(height: int, width: int) -> None:
-    regions = np.stack([noise(height, width, seed) for seed in range(2)])
-    out = np.zeros((2, 64, 64, 3), np.uint8)
-    resample(regions, out)
-    for region, patch in zip(regions, out, strict=True):
-        assert np.abs(patch - integral(region, 64, 64)).max() <= 1
-
-
-def test_a_view_is_filled_and_nothing_else() -> None:
-    block = np.full((5, 80, 90, 3), 7, np.uint8)
-    view = block[1:5:2, 8:72, 16:80]
-    regions = np.stack([noise(150, 150, seed) for seed in range(2)])
-    resample(regions, view)
-    alone = np.zeros((2, 64, 64, 3), np.uint8)
-    resample(regions, alone)
-    np.testing.assert_array_equal(view, alone)
-    view[:] = 7
-    assert (block == 7).all()
-
-
 @pytest.mark.parametrize("factor", [1, 2, 3, 7, 10])
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (61, 95), (5, 7)])
 def test_blocks_become_their_mean_and_the_border_is_repeated(factor: int, height: int, width: int) -> None:
     image = noise(height, width)
     rows, columns = -(-height // factor), -(-width // factor)
-    small = shrink(image, factor)
+    small = _shrink(image, factor)
     assert small.shape == (rows, columns, 3)
     for row, column in [(0, 0), (rows - 1, 0), (0, columns - 1), (rows - 1, columns - 1), (rows // 2, columns // 2)]:
         ys = np.minimum(np.arange(row * factor, (row + 1) * factor), height - 1)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from persam_monai.cohort import Cohort
-from persam_monai.errors import UserError
 from persam_monai.slides import open_slide, read_header
 from persam_monai.slides import slide as handles
 from tests.slides.writing import write_slide
@@ -19,8 +18,8 @@ PLACE = np.array([[100, 100]])
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handles, "_open", type(handles._open)())
+def _own_cache() -> None:
+    open_slide.cache_clear()
 
 
 def test_a_slide_is_opened_once(cohort: Cohort) -> None:
@@ -30,20 +29,8 @@ def test_a_slide_is_opened_once(cohort: Cohort) -> None:
     assert open_slide(read_header(path, 0.5)).mpp == (0.5, 0.5)
 
 
-def test_the_slide_used_longest_ago_is_closed(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handles, "MAX_OPEN", 2)
-    paths = [entry.path for entry in cohort]
-    first, second = open_slide(read_header(paths[0])), open_slide(read_header(paths[1]))
-    open_slide(read_header(paths[0]))
-    open_slide(read_header(paths[2]))
-    assert first.read_patches(PLACE, 32, 0.25).shape == (1, 32, 32, 3)
-    with pytest.raises(UserError):
-        second.read_patches(PLACE, 32, 0.25)
-    assert open_slide(read_header(paths[0])) is first
-    assert open_slide(read_header(paths[1])).read_patches(PLACE, 32, 0.25).shape == (1, 32, 32, 3)
-
-
 def _in_child(path: Path, pipe: Connection) -> None:
+    open_slide.cache_clear()
     before = os.listdir("/proc/self/fd")
     slide = open_slide(read_header(path))
     pixels = slide.read_patches(PLACE, 32, 0.25)
@@ -81,7 +68,5 @@ def test_open_files_stay_bounded_however_many_slides_are_read(tmp_path: Path) ->
             assert (open_slide(read_header(path)).read_patches(np.array([[0, 0]]), 64, 0.25) == i).all()
             most = max(most, len(os.listdir("/proc/self/fd")) - before)
     assert most == handles.MAX_OPEN
-    assert len(handles._open) == handles.MAX_OPEN
-    for slide in handles._open.values():
-        slide.close()
+    open_slide.cache_clear()
     assert len(os.listdir("/proc/self/fd")) == before

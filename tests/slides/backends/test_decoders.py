@@ -59,7 +59,7 @@ def test_a_tile_of_another_size_is_damaged(tmp_path: Path, form: str, shape: tup
 def test_a_grey_tile_among_colours_is_damaged(tmp_path: Path) -> None:
     _, table, _ = one_tile(tmp_path, "jpeg2000", noise(HEIGHT, WIDTH))
     grey = bytes(imagecodecs.jpeg2k_encode(noise(HEIGHT, WIDTH)[..., 0], codecformat="j2k"))
-    with pytest.raises(DamagedTile, match="240 × 256 pixels where 240 × 256 × 3"):
+    with pytest.raises(DamagedTile, match=r"\(240, 256\)"):
         decode_tile(grey, table, scratch())
 
 

@@ -62,7 +62,7 @@ def test_what_cucim_cannot_open_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"text\.tif cannot be opened by cuCIM .*--backend auto"):
         CuCIM(tmp_path / "text.tif", [(600, 600)], [1.0])
     with pytest.raises(UserError, match=r"text\.tif cannot be opened by OpenSlide"):
-        OpenSlideRegions(tmp_path / "text.tif", [1.0])
+        OpenSlideRegions(tmp_path / "text.tif", [(600, 600)], [1.0])
 
 
 @pytest.mark.parametrize("reader", ["cucim", "openslide", "tiles"])

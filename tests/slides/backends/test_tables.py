@@ -117,13 +117,6 @@ def test_the_floating_point_predictor_is_no_predictor_of_bytes(tmp_path: Path) -
     assert "predictor" in _refused(path).lower()
 
 
-@pytest.mark.parametrize("tag", ["TileWidth", "TileLength"])
-def test_a_garbled_size_of_tiles_takes_no_memory(tmp_path: Path, tag: str) -> None:
-    path = write_slide(tmp_path / "slide.tif", PICTURES, "lzw")
-    overwrite_tags(path, tag, 2**31)
-    assert "its tiles are said to have" in _refused(path)
-
-
 @pytest.mark.parametrize("content", [b"", b"a text", b"II\x2a\x00", bytes(range(256)) * 16])
 def test_what_is_no_tiff_is_unsuitable(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "slide.svs").write_bytes(content)
