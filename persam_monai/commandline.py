@@ -7,8 +7,9 @@ import copy
 import inspect
 import logging
 import re
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from persam_monai.errors import UserError, raise_together
 from persam_monai.overrides import check_head, check_overrides
-from persam_monai.settings import check_settings, is_null, is_yes
+from persam_monai.settings import RULES, UNRECORDED, check_settings
 
 # `python -m monai.bundle run` binds positional arguments in this order; none of these is an override.
 RUN_ARGUMENTS = (
@@ -40,41 +41,46 @@ TEXTS = frozenset(
         *("output_dir", "evaluation_dir", "inference_dir", "features_dir", "experiment_name", "run_name"),
     }
 )
+TRUTH, NULL = {"true": True, "false": False}, ("null", "none")
+TRAINING_ONLY = ("config_file", "resume", "overwrite", "run_name", "max_epochs", "skip_epochs", "val_interval")
+PLAIN = (bool, int, float, str, list, type(None))
+# Of the config, with settings of their own on which the result of a run depends.
+BLOCKS = ("source", "extractor", "patch_extractor", "head", "loss", "optimizer", "lr_scheduler")
 _EVALUATED = ("$", "@", "%")  # what MONAI's expressions, references and macros begin with
 INTERRUPTED = (
     "Interrupted. A training goes on from its last epoch with --resume true, an extraction with the same command."
 )
 
 
-def begin(config: Mapping[str, Any], debug: bool | str = False) -> None:
+def begin() -> None:
     """The first line of every config's ``initialize``.
 
-    Refuses overrides that no config key answers to, sets texts as they were typed, and makes the command line end with
-    the message of our own error alone.
-
-    Args:
-        config: what is run, see :func:`running_config`.
-        debug: keep the traceback of our own errors.
+    Refuses overrides that no config key answers to, sets what was typed as it was meant, and makes the command line end
+    with the message of our own error alone, unless ``debug`` is set.
 
     Raises:
         UserError: names the unknown override and the key that was probably meant, or settings that are not possible or
             not what was given.
     """
-    _quieten_engines()
-    if not is_yes(debug):
-        sys.excepthook = _print_user_error
-    given = _typed(sys.argv)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_not_terminating)
+    sys.excepthook = _print_user_error
+    given, parser = _typed(sys.argv), _running_parser()
     if given is not None:
         check_overrides(given.config_files, given.overrides)
-        config = _set_as_typed(given, config)
+    if parser is None:
+        return
+    if given is not None:
+        _set_as_meant(given, parser)
+    config = parser.get()
+    if config.get("debug") is True:
+        sys.excepthook = sys.__excepthook__
     check_head(config)
     if "evaluating" in config and "training" not in config:
         raise UserError(
             "evaluate.json changes train.json and does not stand alone: --config_file "
             "\"['bundle/configs/train.json','bundle/configs/evaluate.json']\"."
         )
-    if "cache_gb" in config and str(config["source"].get("_target_")).endswith("SlidePatches"):
-        raise UserError("frozen.json changes the config before it: name it behind train.json or inference.json.")
     texts = {name: str(config[name]) for name in sorted(TEXTS & config.keys())}
     altered = [name for name, text in texts.items() if "::" in text and not text.startswith(_EVALUATED)]
     raise_together(
@@ -96,6 +102,40 @@ def running_config() -> dict[str, Any]:
     if parser is None:
         raise RuntimeError("running_config() is for the expressions of a config that MONAI is running.")
     return copy.deepcopy(parser.get())
+
+
+def running_settings() -> dict[str, Any]:
+    """What the run's result depends on, of the config that is being run; for use in a config's expressions.
+
+    Returns:
+        JSON-able: the settings that users change, with their values, and the blocks that have settings of their own.
+
+    Raises:
+        RuntimeError: if no config is being evaluated.
+    """
+    config, parser = running_config(), _running_parser()
+    assert parser is not None
+    names = [name for name in (*RULES, "extractor_weights") if name in config and name not in UNRECORDED]
+    values = {name: parser.get_parsed_content(name) for name in names}
+    values = {name: value if isinstance(value, PLAIN) else str(value) for name, value in values.items()}
+    return {**values, **{name: config[name] for name in BLOCKS if name in config}}
+
+
+def next_command(run_id: str, *files: str) -> str | None:
+    """The command line that is running, for another run; None where it is no ``monai.bundle run``.
+
+    Args:
+        run_id: such as ``evaluating``.
+        files: further config files, in the folder of the first one.
+    """
+    given = _typed(sys.argv)
+    if given is None or not given.config_files:
+        return None
+    configs = [*given.config_files, *(str(Path(given.config_files[0]).with_name(file)) for file in files)]
+    listed = str(configs).replace(", ", ",")
+    kept = {name: word for name, word in given.words.items() if name not in TRAINING_ONLY}
+    options = [f"--{name} {shlex.quote(word)}" for name, word in kept.items()]
+    return " ".join([f'python -m monai.bundle run {run_id} --config_file "{listed}"', *options])
 
 
 def _running_parser() -> ConfigParser | None:
@@ -144,11 +184,6 @@ class _NotTerminating(logging.Filter):
 _not_terminating = _NotTerminating()  # one, for a handler takes the same filter only once
 
 
-def _quieten_engines() -> None:
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_not_terminating)
-
-
 class Typed(NamedTuple):
     """What stands on the command line."""
 
@@ -187,22 +222,24 @@ def _typed(argv: Sequence[str]) -> Typed | None:
     return Typed([str(file) for file in files], overrides, typed)
 
 
-def _set_as_typed(given: Typed, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Set the running config's texts as they were typed, and return the config.
+def _set_as_meant(given: Typed, parser: ConfigParser) -> None:
+    """Set in the running config what was typed, as it was meant.
 
-    Python Fire reads ``2024_01`` as 202401 and ``run#1`` as ``run``, and MONAI reads ``./run#1`` as ``./run::1``.
+    Python Fire leaves ``true`` and ``null`` as text, reads ``2024_01`` as 202401 and ``run#1`` as ``run``, and MONAI
+    reads ``./run#1`` as ``./run::1``.
     """
-    parser = _running_parser()
-    if parser is None:
-        return config
     for option, value in given.overrides.items():
         name, word = option.lstrip("+"), given.words.get(option)
         text = word if word and word[0] not in "'\"" else value  # from an args_file, or in quotes within quotes
-        is_text = isinstance(text, str) and (name in TEXTS or isinstance(value, str))
-        if name in parser and is_text and not is_null(text) and not text.startswith(_EVALUATED):
+        if name not in parser or not isinstance(text, str) or text.startswith(_EVALUATED):
+            continue
+        if text.lower() in NULL:
+            parser[name] = None
+        elif name in TEXTS or (isinstance(value, str) and text.lower() not in TRUTH):
             parser[name] = _expression(text) if re.search("#|::", text) else text
+        elif text.lower() in TRUTH:
+            parser[name] = TRUTH[text.lower()]
     parser.parse()
-    return parser.get()
 
 
 def _expression(text: str) -> str:

@@ -25,7 +25,7 @@ from persam_monai.networks import (
     reference_settings,
     resnet50_backbone,
 )
-from persam_monai.settings import check_settings, is_null
+from persam_monai.settings import check_settings
 
 
 def convert_reference_checkpoint(
@@ -70,11 +70,11 @@ def convert_reference_checkpoint(
     check_settings({"mpp": mpp, "patch_size": patch_size, "bag_size": bag_size})
     state = _read(Path(source))
     settings = reference_settings(state, attention, heads)
-    clinical = _generic(settings) if is_null(schema) else ClinicalSchema.load(Path(str(schema)))
+    clinical = _generic(settings) if schema is None else ClinicalSchema.load(Path(schema))
     _check(clinical, settings, str(schema))
     head = PersAMHead(**settings)
     network: PersAM | PersAMOnFeatures = PersAMOnFeatures(head)
-    if has_extractor(state) or not is_null(extractor_weights):
+    if has_extractor(state) or extractor_weights is not None:
         network = PersAM(resnet50_backbone() if backbone is None else backbone, head)
         if not has_extractor(state):
             load_extractor_weights(network.extractor, extractor_weights)

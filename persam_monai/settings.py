@@ -9,29 +9,6 @@ from typing import Any
 
 from persam_monai.errors import did_you_mean, raise_together
 
-YES, NO = ("true", "yes", "1"), ("false", "no", "0")
-NULL = ("null", "none", "")
-
-
-def is_yes(value: object) -> bool:
-    """Whether a setting says yes. The command line hands over ``true`` as text."""
-    return str(value).lower() in YES
-
-
-def is_no(value: object) -> bool:
-    """Whether a setting says no, or nothing."""
-    return str(value).lower() in NO or is_null(value)
-
-
-def is_null(value: object) -> bool:
-    """Whether a setting says that there is nothing. The command line hands over ``null`` as text."""
-    return value is None or str(value).lower() in NULL
-
-
-def or_none(value: Any) -> Any:
-    """``value``, or ``None`` where it says that there is nothing."""
-    return None if is_null(value) else value
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -77,14 +54,14 @@ def _is_device(value: object) -> bool:
 
 POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
 RATE = Rule("a number of at least 0", lambda value: _is_number(value) and value >= 0)
-YES_OR_NO = Rule("true or false", lambda value: is_yes(value) or str(value).lower() in NO)
+YES_OR_NO = Rule("true or false", lambda value: isinstance(value, bool))
 
 RULES: dict[str, Rule] = {
     "seed": whole(0),
     "folds": whole(3),
     "fold": whole(0),
     "mpp": Rule("µm per pixel, such as 0.25 or 0.5", POSITIVE.admits),
-    "slide_mpp": Rule("µm per pixel, such as 0.25 or 0.5, or null", lambda v: is_null(v) or POSITIVE.admits(v)),
+    "slide_mpp": Rule("µm per pixel, such as 0.25 or 0.5, or null", lambda v: v is None or POSITIVE.admits(v)),
     "patch_size": whole(1),
     "sampling": choice("snapped", "uniform", "grid"),
     "backend": choice("auto", "tiles", "cucim", "openslide"),
@@ -114,7 +91,7 @@ RULES: dict[str, Rule] = {
         lambda value: isinstance(value, list | tuple) and all(_is_whole(epoch) and epoch >= 1 for epoch in value),
     ),
     "extractor_batch": Rule(
-        "a whole number of at least 1, or null", lambda value: is_null(value) or (_is_whole(value) and value >= 1)
+        "a whole number of at least 1, or null", lambda value: value is None or (_is_whole(value) and value >= 1)
     ),
     "extractor_checkpointing": YES_OR_NO,
     "freeze_extractor": YES_OR_NO,
@@ -127,8 +104,13 @@ RULES: dict[str, Rule] = {
     "device": Rule("a device of this machine, such as cpu or cuda:0", _is_device),
     "overwrite": YES_OR_NO,
     "debug": YES_OR_NO,
+    "decimal": Rule('"." or ",", or null', lambda value: value in (".", ",", None)),
     "resume": Rule("true, false or the path of a checkpoint", lambda value: isinstance(value, bool | str)),
 }
+
+
+UNRECORDED = frozenset({"overwrite", "debug", "resume", "decimal"})
+"""Settings on which no result depends."""
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from persam_monai.checking.report import lines, summary, write_table
 from persam_monai.checking.sources import find_slides
 from persam_monai.data import IndexCache, PatchSettings, index_home
 from persam_monai.errors import UserError
-from persam_monai.settings import check_settings, or_none
+from persam_monai.settings import check_settings
 from persam_monai.slide_files import ENDINGS
 
 
@@ -39,9 +39,9 @@ def main() -> int:
 def _check(asked: argparse.Namespace) -> int:
     check_settings(vars(asked))
     patches = PatchSettings(asked.patch_size, asked.mpp, asked.sampling, asked.min_tissue, asked.backend)
-    entries, found = find_slides(asked.places, asked.table, or_none(asked.slide_mpp))
+    entries, found = find_slides(asked.places, asked.table, asked.slide_mpp)
     print(f"Found {found}", flush=True)
-    cache = None if or_none(asked.index_dir) is None else IndexCache(asked.index_dir)
+    cache = None if asked.index_dir == "null" else IndexCache(asked.index_dir)
     wanted = Wanted(asked.read, asked.pictures, asked.patches, asked.seed)
     slides = check_slides(entries, patches, wanted, cache, asked.num_workers)
     print(*lines(slides, "µ" if _shows("µ") else "u"), summary(slides), sep="\n")

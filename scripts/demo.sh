@@ -12,8 +12,8 @@ cohort=$demo/cohort_$patients new=$demo/new_patients
 # Other settings, other folders: what was made with them stays, and is not taken for what these would make.
 work=$demo/run_$(cat scripts/demo.sh bundle/configs/*.json bundle/configs/*/*.json | cksum | cut -d ' ' -f 1)_$patients
 extract="['bundle/configs/extract.json','bundle/configs/extractors/resnet18.json']"
-train="['bundle/configs/train.json','bundle/configs/demo.json','bundle/configs/frozen.json']"
-evaluate="['bundle/configs/train.json','bundle/configs/demo.json','bundle/configs/evaluate.json','bundle/configs/frozen.json']"
+train="['bundle/configs/train.json','bundle/configs/demo.json']"
+evaluate="['bundle/configs/train.json','bundle/configs/demo.json','bundle/configs/evaluate.json']"
 
 step() { printf '\n\033[1m== %s (%d s)\033[0m\n' "$1" "$SECONDS"; }
 run() { python -m monai.bundle run "$@"; }
@@ -48,7 +48,7 @@ train_and_evaluate image_alone "${train%]},'bundle/configs/heads/gated_attention
 train_and_evaluate record_alone "${train%]},'bundle/configs/heads/clinical.json']" --head#width 64
 
 step "5/5  Inference on new patients"
-run inference --config_file "['bundle/configs/inference.json','bundle/configs/frozen.json']" \
+run inference --config_file "bundle/configs/inference.json" \
     --dataset_dir "$new" --features_dir "$work/new_features" --output_dir "$work/PersAM"
 
 python scripts/show_results.py "$work/PersAM" "$work/image_alone" "$work/record_alone"

@@ -14,7 +14,6 @@ from persam_monai.data.bad_slides import OR_SKIP, BadSlides
 from persam_monai.data.draws import Draw, generator_for
 from persam_monai.data.index import PatchSettings
 from persam_monai.errors import UserError, raise_together
-from persam_monai.settings import is_yes
 
 ORIENTATIONS = 8  # four rotations, each with or without a flip
 
@@ -58,6 +57,10 @@ class Source(Protocol):
     @property
     def pixels(self) -> bool:
         """Whether instances are pixels; else they are features."""
+        ...
+
+    def dim_of(self, entries: Sequence[SlideEntry]) -> int:
+        """Number of features of a patch: those in the files, or those of the default extractor."""
         ...
 
     def made_of(self, entries: Sequence[SlideEntry]) -> dict[str, Any] | None:
@@ -132,7 +135,7 @@ class BagDataset(Dataset[dict[str, Any]]):
         self.data = data
         self.draw = draw
         self.source = source
-        self.augment = is_yes(augment)  # the command line hands over words
+        self.augment = augment
         self.seed = seed
         self.label = label
         self.bad_slides = bad_slides or BadSlides()

@@ -257,13 +257,20 @@ class SlidePatches:
     """
 
     pixels = True
+    # Defaults of a training: one bag in a batch, for memory.
+    batch_size, accumulation_steps, num_workers = 1, 8, 2
+    feature_dim = 2048  # of the default extractor, ResNet50
 
     def __init__(
-        self, patches: PatchSettings, index_dir: str | os.PathLike[str] | None = None, index_workers: int = 0
+        self, patches: PatchSettings, index_dir: str | os.PathLike[str] | None = None, index_workers: int = 2
     ) -> None:
         self.patches = patches
         self.index_dir = index_dir
         self.index_workers = index_workers
+
+    def dim_of(self, entries: Sequence[SlideEntry]) -> int:
+        """As the default extractor has them; see :class:`~persam_monai.data.Source`."""
+        return self.feature_dim
 
     def made_of(self, entries: Sequence[SlideEntry]) -> None:
         """Nothing: pixels are no features; see :class:`~persam_monai.data.Source`."""

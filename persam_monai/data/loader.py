@@ -235,7 +235,7 @@ class BagLoader(DataLoader[Any]):
         shuffle: whether to mix the slides' bags.
         seed: seed of the order.
         num_workers: worker processes; 0 reads in the calling process.
-        pin_memory: page-locked batches, for faster copies to a GPU.
+        pin_memory: page-locked batches, for faster copies to a GPU; ``None`` where there is one.
         threads: decoding threads of each worker; ``None`` divides this machine's cores among the workers.
 
     Raises:
@@ -252,7 +252,7 @@ class BagLoader(DataLoader[Any]):
         shuffle: bool = False,
         seed: int = 0,
         num_workers: int = 0,
-        pin_memory: bool = False,
+        pin_memory: bool | None = None,
         threads: int | None = None,
     ) -> None:
         self.bags = dataset
@@ -266,7 +266,7 @@ class BagLoader(DataLoader[Any]):
                 sampler=self.epoch_sampler,
                 num_workers=num_workers,
                 collate_fn=as_it_is,
-                pin_memory=pin_memory,
+                pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
                 prefetch_factor=PREFETCHED if num_workers else None,
                 multiprocessing_context="fork" if num_workers else None,  # workers inherit the ring
                 generator=torch.Generator(),  # so that iterating draws nothing from the global generator

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,72 +16,20 @@ from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Split
 from persam_monai.data import BagDataset
 from persam_monai.engines.joining import check_feature_dim, check_features, join_extractor
-from persam_monai.engines.outputs import make_writable
-from persam_monai.engines.skipping import report_skipped
+from persam_monai.engines.outputs import make_writable, report_skipped
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import write_json
 from persam_monai.handlers import MLflowRun, PredictionSaver
 from persam_monai.metrics import Votes, always, report
 from persam_monai.model import ModelCard, load_weights
+from persam_monai.screen import log_to
 
 logger = logging.getLogger(__name__)
 
 
-def evaluate(
-    evaluator: SupervisedEvaluator,
-    network: nn.Module,
-    card: ModelCard,
-    split: Split,
-    dataset: BagDataset,
-    saver: PredictionSaver,
-    tracking: MLflowRun,
-    provenance: Mapping[str, Any],
-    extractor_weights: str | None = None,
-) -> dict[str, Any]:
-    """Predict the test fold and say how good the predictions are.
-
-    Args:
-        evaluator: runs the network over ``dataset``.
-        network: the network inside the evaluator's; gets the card's weights.
-        card: of the trained model.
-        split: of the fold.
-        dataset: bags of the test fold.
-        saver: writes the predictions.
-        tracking: the MLflow run.
-        provenance: see :func:`persam_monai.engines.provenance`.
-        extractor_weights: see :func:`predict`.
-
-    Returns:
-        What ``metrics.json`` says: scores per slide and per patient, and those of always guessing the class that is
-        commonest in the training fold.
-
-    Raises:
-        UserError: if the model was trained with another schema or another fold, and as :func:`predict`.
-    """
-    _check_same_cohort(card, split.test.schema, provenance)
-    with tracking.track():
-        predict(evaluator, network, card, dataset, saver, tracking, extractor_weights)
-        assert saver.votes is not None
-        metrics = _metrics(saver.votes, split)
-        write_json(saver.folder / "metrics.json", metrics)
-        for level in ("slide", "patient"):
-            scores = {f"test_{level}_{name}": value for name, value in metrics[level].items() if _is_number(value)}
-            tracking.log_metrics(scores)
-        tracking.log_file(saver.folder / "metrics.json")
-    logger.info("Wrote %s.", saver.folder / "metrics.json")
-    return metrics
-
-
-def predict(
-    evaluator: SupervisedEvaluator,
-    network: nn.Module,
-    card: ModelCard,
-    dataset: BagDataset,
-    saver: PredictionSaver,
-    tracking: MLflowRun | None = None,
-    extractor_weights: str | None = None,
-) -> None:
-    """Load the model, look for tissue, and let the bags vote. Evaluating and inference share this.
+@dataclass
+class Prediction:
+    """Predictions of a trained model on new slides.
 
     Args:
         evaluator: runs the network over ``dataset``.
@@ -88,32 +37,88 @@ def predict(
         card: of the trained model.
         dataset: the bags.
         saver: writes the predictions.
-        tracking: the MLflow run, if there is one.
         extractor_weights: for slides, if the model was trained on features: what those were extracted with.
-
-    Raises:
-        UserError: if the weights do not fit, a slide cannot be used, or the folder cannot be written.
     """
-    make_writable(saver.folder)
-    load_weights(network, card)
-    join_extractor(network, card, dataset.source.patches, extractor_weights)
-    if dataset.source.patches.mpp != card.mpp or dataset.source.patches.size != card.patch_size:
-        logger.warning(
-            "The model was trained on patches of %d px at %g µm/px and is asked about patches of %d px at %g µm/px: it "
-            "has never seen tissue at that scale.",
-            card.patch_size,
-            card.mpp,
-            dataset.source.patches.size,
-            dataset.source.patches.mpp,
-        )
-    dataset.prepare()
-    if getattr(getattr(network, "head", None), "reads_patches", True):
-        check_features(card, dataset)
-        check_feature_dim(network, dataset)
-    dataset.bad_slides.begin()
-    evaluator.run()
-    report_skipped([dataset], tracking)
-    logger.info("Wrote %s.", saver.folder / "predictions.csv")
+
+    evaluator: SupervisedEvaluator
+    network: nn.Module
+    card: ModelCard
+    dataset: BagDataset
+    saver: PredictionSaver
+    extractor_weights: str | None = None
+
+    def run(self) -> None:
+        """Load the model, look for tissue, and let the bags vote.
+
+        Raises:
+            UserError: if the weights do not fit, a slide cannot be used, or the folder cannot be written.
+        """
+        make_writable(self.saver.folder)
+        with log_to(self.saver.folder / "inference.log"):
+            self._predict()
+
+    def _predict(self, tracking: MLflowRun | None = None) -> None:
+        """What evaluating and inference share."""
+        network, card, dataset = self.network, self.card, self.dataset
+        load_weights(network, card)
+        patches = dataset.source.patches
+        join_extractor(network, card, patches, self.extractor_weights)
+        if patches.mpp != card.mpp or patches.size != card.patch_size:
+            logger.warning(
+                "The model was trained on patches of %d px at %g µm/px and is asked about patches of %d px at %g "
+                "µm/px: it has never seen tissue at that scale.",
+                card.patch_size,
+                card.mpp,
+                patches.size,
+                patches.mpp,
+            )
+        dataset.prepare()
+        if getattr(getattr(network, "head", None), "reads_patches", True):
+            check_features(card, dataset)
+            check_feature_dim(network, dataset)
+        dataset.bad_slides.begin()
+        self.evaluator.run()
+        report_skipped([dataset], tracking)
+        logger.info("Wrote %s.", self.saver.folder / "predictions.csv")
+
+
+@dataclass(kw_only=True)
+class Evaluation(Prediction):
+    """Predictions on the test fold, and how good they are.
+
+    Args:
+        split: of the fold.
+        tracking: the MLflow run.
+        provenance: see :func:`persam_monai.engines.provenance`.
+        output_dir: of the training.
+    """
+
+    split: Split
+    tracking: MLflowRun
+    provenance: Mapping[str, Any]
+    output_dir: str = "output"
+
+    def run(self) -> None:
+        """Predict the test fold and write ``metrics.json``.
+
+        It has scores per slide and per patient, and those of always guessing the class that is commonest in training.
+
+        Raises:
+            UserError: if the model was trained with another schema or another fold, and as :meth:`Prediction.run`.
+        """
+        _check_same_cohort(self.card, self.split.test.schema, self.provenance)
+        make_writable(self.saver.folder)
+        with log_to(self.saver.folder / "evaluation.log"), self.tracking.track():
+            self._predict(self.tracking)
+            assert self.saver.votes is not None
+            metrics = _metrics(self.saver.votes, self.split)
+            write_json(self.saver.folder / "metrics.json", metrics)
+            for level in ("slide", "patient"):
+                scores = {f"test_{level}_{name}": value for name, value in metrics[level].items() if _is_number(value)}
+                self.tracking.log_metrics(scores)
+            self.tracking.log_file(self.saver.folder / "metrics.json")
+            logger.info("Wrote %s.", self.saver.folder / "metrics.json")
+            logger.info("See the results:\n  python scripts/show_results.py %s", self.output_dir)
 
 
 def _check_same_cohort(card: ModelCard, schema: ClinicalSchema, provenance: Mapping[str, Any]) -> None:

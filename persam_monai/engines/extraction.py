@@ -37,8 +37,7 @@ from persam_monai.data import (
 )
 from persam_monai.data.features.finding import check_distinct, fingerprint
 from persam_monai.data.features.made import differences, short
-from persam_monai.engines.outputs import make_writable
-from persam_monai.engines.skipping import report_skipped
+from persam_monai.engines.outputs import make_writable, report_skipped
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors
 from persam_monai.networks import (
@@ -53,7 +52,8 @@ from persam_monai.networks import (
     state_sha256,
     weights_sha256,
 )
-from persam_monai.settings import check_settings, is_null, is_yes
+from persam_monai.screen import log_to
+from persam_monai.settings import check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -67,18 +67,9 @@ CURE = "Name another --features_dir, or replace them with --overwrite true"
 Network = Callable[[Tensor], Tensor]
 
 
-def extract(
-    dataset: BagDataset,
-    loader: BagLoader,
-    extractor: PatchExtractor,
-    features_dir: str | os.PathLike[str],
-    device: torch.device | str = "cpu",
-    dtype: str = "float16",
-    precision: str = "auto",
-    extractor_weights: str | None = None,
-    overwrite: str | bool = False,
-) -> None:
-    """Write the features of every slide that has none, each into a file of its own.
+@dataclass
+class Extraction:
+    """Writes the features of every slide that has none, each into a file of its own.
 
     Whatever ends the work, the files that are there are whole; the same call goes on with those that are not. Several
     processes may write into one folder, each a part of the slides.
@@ -94,42 +85,63 @@ def extract(
             other precision stay as they are, so that machines of two kinds can fill one folder.
         extractor_weights: see :func:`persam_monai.networks.load_extractor_weights`.
         overwrite: replace files that were made with other settings.
-
-    Raises:
-        UserError: for whatever the user can correct.
     """
-    check_settings({"features_dtype": dtype})
-    folder, device, replaced = Path(features_dir), torch.device(device), is_yes(overwrite)
-    arithmetic = resolve_precision(precision, device)
-    make_writable(folder, "features_dir")
-    load_extractor_weights(extractor, extractor_weights)
-    made = made_with(extractor, dataset.source.patches, arithmetic, dataset.draw.bag_size)
-    files = [feature_file(folder, entry.slide) for entry in dataset.entries]
-    check_distinct(dataset.entries, files)
-    targets = [Target(entry, file, made, dtype) for entry, file in zip(dataset.entries, files, strict=True)]
-    ignored = FREE | {"precision"} if precision == "auto" else FREE
-    remaining = _remaining(dataset, targets, ignored, replaced)
-    current = len(targets) - len(remaining) - len(dataset.skipped)
-    if remaining:
-        check_extractor(extractor, dataset.source.patches.size, device)
-        if is_null(extractor_weights) and not brings_weights(extractor.backbone):
-            _keep_random_weights(extractor, folder / RANDOM_WEIGHTS, replaced)
-        dataset.source = _RemainingSlides(dataset.source, remaining)
-        dataset.prepare()
-    dataset.bad_slides.begin()
-    written = 0
-    if remaining:
-        with _orderly_end(), torch.inference_mode():
-            written = _write_all(dataset, loader, _network(extractor, device, arithmetic), targets, device, current)
-    report_skipped([dataset])
-    logger.info(
-        "Features of %d slides are in %s: %d written now, %d were there already; %d slides were skipped.",
-        current + written,
-        folder,
-        written,
-        current,
-        len(dataset.skipped),
-    )
+
+    dataset: BagDataset
+    loader: BagLoader
+    extractor: PatchExtractor
+    features_dir: str | os.PathLike[str]
+    device: torch.device | str = "cpu"
+    dtype: str = "float16"
+    precision: str = "auto"
+    extractor_weights: str | None = None
+    overwrite: bool = False
+
+    def run(self) -> None:
+        """Extract.
+
+        Raises:
+            UserError: for whatever the user can correct.
+        """
+        check_settings({"features_dtype": self.dtype})
+        folder = Path(self.features_dir)
+        make_writable(folder, "features_dir")
+        with log_to(Path(self.dataset.bad_slides.file or folder / "extraction").with_name("extraction.log")):
+            self._extract(folder, torch.device(self.device))
+
+    def _extract(self, folder: Path, device: torch.device) -> None:
+        dataset, extractor = self.dataset, self.extractor
+        arithmetic = resolve_precision(self.precision, device)
+        load_extractor_weights(extractor, self.extractor_weights)
+        made = made_with(extractor, dataset.source.patches, arithmetic, dataset.draw.bag_size)
+        files = [feature_file(folder, entry.slide) for entry in dataset.entries]
+        check_distinct(dataset.entries, files)
+        targets = [Target(entry, file, made, self.dtype) for entry, file in zip(dataset.entries, files, strict=True)]
+        ignored = FREE | {"precision"} if self.precision == "auto" else FREE
+        remaining = _remaining(dataset, targets, ignored, self.overwrite)
+        current = len(targets) - len(remaining) - len(dataset.skipped)
+        if remaining:
+            check_extractor(extractor, dataset.source.patches.size, device)
+            if self.extractor_weights is None and not brings_weights(extractor.backbone):
+                _keep_random_weights(extractor, folder / RANDOM_WEIGHTS, self.overwrite)
+            dataset.source = _RemainingSlides(dataset.source, remaining)
+            dataset.prepare()
+        dataset.bad_slides.begin()
+        written = 0
+        if remaining:
+            network = _network(extractor, device, arithmetic)
+            with _orderly_end(), torch.inference_mode():
+                written = _write_all(dataset, self.loader, network, targets, device, current)
+        report_skipped([dataset])
+        logger.info(
+            "Features of %d slides are in %s: %d written now, %d were there already; %d slides were skipped.",
+            current + written,
+            folder,
+            written,
+            current,
+            len(dataset.skipped),
+        )
+        logger.info("Train on them with --features_dir %s.", folder)
 
 
 def made_with(extractor: PatchExtractor, patches: PatchSettings, precision: str, batch: int) -> Made:
@@ -275,6 +287,10 @@ class _RemainingSlides:
         self.source = source
         self.patches = source.patches
         self.remaining = remaining
+
+    def dim_of(self, entries: Sequence[SlideEntry]) -> int:
+        """See :meth:`persam_monai.data.Source.dim_of`."""
+        return self.source.dim_of(entries)
 
     def made_of(self, entries: Sequence[SlideEntry]) -> dict[str, Any] | None:
         """See :meth:`persam_monai.data.Source.made_of`."""

@@ -14,7 +14,6 @@ from persam_monai.engines.extraction import made_with
 from persam_monai.errors import UserError, raise_together
 from persam_monai.model import ModelCard, read_extractor
 from persam_monai.networks import Head, PersAM, brings_weights, load_extractor_weights, state_sha256
-from persam_monai.settings import is_null
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +36,16 @@ def join_extractor(
         UserError: if they are not those that made the features, or nobody knows.
     """
     if card.features is None or not isinstance(network, PersAM) or not network.head.reads_patches:
-        if not is_null(extractor_weights):
+        if extractor_weights is not None:
             logger.warning("extractor_weights has no effect: the model has its own extractor, or needs none here.")
         return
     expected = Made.from_dict(card.features)
     cure = (
         "Name the file of those weights by --extractor_weights (extracting with random weights keeps them as "
         "extractor.pt beside the features) and put the block of that extractor behind the config; or extract the "
-        "slides' features as those of the training were, and put bundle/configs/frozen.json behind the config."
+        "slides' features as those of the training were, and name their folder with --features_dir."
     )
-    if is_null(extractor_weights) and not brings_weights(network.extractor.backbone):
+    if extractor_weights is None and not brings_weights(network.extractor.backbone):
         raise UserError(
             f"{card.path} was trained on features of {_described(expected)}, and does not hold that extractor's "
             f"weights. {cure}"

@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder that a training writes to, and what may already be in it."""
+"""Where runs write to: the folder of a training and what may already be in it, and the slides that were left out."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from persam_monai.cohort import Cohort, read_folds, write_folds
+from persam_monai.data import BadSlides, BagDataset
 from persam_monai.data.bad_slides import SKIPPED_FILE
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors
+from persam_monai.handlers import MLflowRun
 from persam_monai.handlers.checkpoint import CHECKPOINT, SETTINGS
 from persam_monai.handlers.predictions import PREDICTION_FILES
 from persam_monai.model import ModelCard, load_card
-from persam_monai.settings import is_no, is_yes
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ FREE_ON_RESUME = frozenset(
         "extractor_weights",
         "extractor_checkpointing",
         "on_bad_slide",
+        "val_interval",
+        "cache_gb",
     }
 )
 
@@ -156,11 +159,11 @@ class TrainingFolder:
         Raises:
             UserError: if a path is given and there is no file, or the settings are not those of the checkpoint.
         """
-        if is_no(resume):
+        if resume is False:
             return None
-        path = self.checkpoint if is_yes(resume) else Path(str(resume))
+        path = self.checkpoint if resume is True else Path(resume)
         if not os.path.isfile(path):
-            if not is_yes(resume):
+            if resume is not True:
                 raise UserError(f"--resume {path}: there is no such checkpoint. Expected a path to a {CHECKPOINT}.")
             logger.info("%s does not exist yet: the training starts from the beginning.", path)
             return None
@@ -175,9 +178,9 @@ def folds_to_go_on_with(output_dir: str | os.PathLike[str], resume: str | bool) 
         output_dir: of the training that is about to go on.
         resume: true for this folder's own checkpoint, or the path of one.
     """
-    if is_no(resume):
+    if resume is False:
         return None
-    checkpoint = TrainingFolder(Path(str(output_dir))).checkpoint if is_yes(resume) else Path(str(resume))
+    checkpoint = TrainingFolder(Path(output_dir)).checkpoint if resume is True else Path(resume)
     return _folds_beside(checkpoint) if os.path.isfile(checkpoint) else None
 
 
@@ -229,3 +232,17 @@ def _compare(file: Path, provenance: Mapping[str, Any]) -> None:
             if name not in FREE_ON_RESUME and before.get(name) != now.get(name)
         ],
     )
+
+
+def report_skipped(datasets: Iterable[BagDataset], tracking: MLflowRun | None = None) -> None:
+    """Log at the end how many slides were skipped, here and in MLflow, which gets no names."""
+    for bad_slides in lists_of(datasets):
+        if bad_slides.skip and tracking is not None:
+            tracking.log_metrics({"skipped_slides": len(bad_slides.skipped)})
+        if bad_slides.skipped:
+            logger.warning("%d slides were skipped; %s lists them.", len(bad_slides.skipped), bad_slides.file)
+
+
+def lists_of(datasets: Iterable[BagDataset]) -> list[BadSlides]:
+    """The datasets' lists of bad slides, each once: parts may share one."""
+    return list({id(dataset.bad_slides): dataset.bad_slides for dataset in datasets}.values())

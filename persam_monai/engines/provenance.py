@@ -8,36 +8,34 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from persam_monai.clinical import ClinicalSchema, RecordStatistics
+from persam_monai.clinical import RecordStatistics
 from persam_monai.cohort import Cohort
 from persam_monai.data import Source
-from persam_monai.networks import PersAM, PersAMOnFeatures, describe_head
-
-# Of the config, with settings of their own.
-BLOCKS = ("source", "extractor", "patch_extractor", "head", "loss", "optimizer", "lr_scheduler")
+from persam_monai.networks import PersAM, PersAMOnFeatures, describe_head, resolve_precision
 
 
 def provenance(
-    settings: Mapping[str, Any], assignment: Mapping[str, int], schema: ClinicalSchema, config: Mapping[str, Any]
+    settings: Mapping[str, Any], source: Source, cohort: Cohort, assignment: Mapping[str, int]
 ) -> dict[str, Any]:
     """What a training's result depends on.
 
     Args:
-        settings: what the user set, by name.
+        settings: see :func:`persam_monai.commandline.running_settings`.
+        source: where the bags come from.
+        cohort: all patients.
         assignment: every patient's fold.
-        schema: what the records and labels mean.
-        config: the config that is run, see :func:`persam_monai.commandline.running_config`.
 
     Returns:
-        JSON-able: the settings, the blocks of the config that have settings of their own, and the
-        SHA-256 of every patient's fold (``fold_assignment``) and of the schema (``clinical_schema``).
+        JSON-able: the settings, with the precision that is used; what made the features (``features``); and the SHA-256
+        of every patient's fold (``fold_assignment``) and of the schema (``clinical_schema``).
     """
-    blocks = {name: config[name] for name in BLOCKS if name in config}
-    hashes = {
+    return {
+        **settings,
+        "precision": resolve_precision(settings["precision"], settings["device"]),
+        "features": source.made_of(cohort.entries),
         "fold_assignment": _digest(sorted(assignment.items())),
-        "clinical_schema": _digest(schema.to_dict()),  # the order of classes, groups and levels counts
+        "clinical_schema": _digest(cohort.schema.to_dict()),  # the order of classes, groups and levels counts
     }
-    return {**settings, **blocks, **hashes}
 
 
 def _digest(content: object) -> str:

@@ -19,7 +19,7 @@ from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, SlideEntry, find_table
 from persam_monai.errors import UserError
 from persam_monai.model import ModelCard
-from persam_monai.settings import check_settings, is_null, or_none, whole
+from persam_monai.settings import check_settings
 from persam_monai.slide_files import slide_path, without_ending
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def new_slides(
     problems_file: str | None = None,
     require_slides: bool = True,
     part: str | None = None,
+    decimal: str | None = None,
 ) -> Cohort:
     """The slides to predict, with their records as the model's own schema reads them.
 
@@ -48,28 +49,27 @@ def new_slides(
         problems_file: where the problems of the table are listed, if it has any.
         require_slides: False where the slides' features are read and the slides need not be there.
         part: see :func:`part_of`.
+        decimal: the table's decimal sign, if it is another one than the schema's.
 
     Raises:
         UserError: if neither can be read.
     """
-    if is_null(slide):
-        if not is_null(record):
+    if slide is None:
+        if record is not None:
             raise UserError("--record goes with --slide; for many slides put the records into the table.")
-        path = find_table(Path(str(dataset_dir)), or_none(table))
+        path = find_table(Path(dataset_dir), table)
         try:
-            cohort = Cohort.load(
-                path, card.schema, require_labels=False, problems_file=problems_file, require_slides=require_slides
-            )
+            cohort = Cohort.load(path, card.schema, False, problems_file, require_slides, decimal)
         except UserError as error:
             raise UserError(
                 f"{error}\nThe schema is the model's own, in {card.path.with_suffix('.json')}; a clinical.yaml beside "
                 "the table is not read. Correct the cells, or leave them empty where the value is not known."
             ) from error
         return part_of(cohort, part)
-    if is_null(record):
+    if record is None:
         logger.warning("No --record is given: the model predicts from the slide alone, all clinical values missing.")
-    clinical = card.schema.encode({} if is_null(record) else _record(record), "--record")
-    entry = _single_slide(str(slide), clinical, or_none(slide_mpp), require_slides)
+    clinical = card.schema.encode({} if record is None else _record(record), "--record")
+    entry = _single_slide(slide, clinical, slide_mpp, require_slides)
     return part_of(Cohort((entry,), card.schema, "--slide"), part)
 
 
@@ -94,14 +94,12 @@ def slides_to_extract(
     Raises:
         UserError: if the table or the slide cannot be read.
     """
-    if is_null(slide):
-        if not is_null(slide_mpp):
+    if slide is None:
+        if slide_mpp is not None:
             raise UserError("--slide_mpp goes with --slide; for many slides, the table may have a column mpp.")
-        return part_of(
-            Cohort.load_slides(find_table(Path(str(dataset_dir)), or_none(table)), or_none(problems_file)), part
-        )
+        return part_of(Cohort.load_slides(find_table(Path(dataset_dir), table), problems_file), part)
     check_settings({"slide_mpp": slide_mpp})
-    entry = _single_slide(str(slide), np.empty(0, np.float32), or_none(slide_mpp))
+    entry = _single_slide(slide, np.empty(0, np.float32), slide_mpp)
     return part_of(Cohort((entry,), ClinicalSchema.without_record(), "--slide"), part)
 
 
@@ -137,21 +135,9 @@ def part_dir(folder: str, part: str | None) -> str:
     return str(folder) if numbers is None else str(Path(str(folder), "part_{}_of_{}".format(*numbers)))
 
 
-def patches_at_once(extractor_batch: object) -> int:
-    """The setting ``extractor_batch`` of an extraction, where null means nothing.
-
-    Raises:
-        UserError: if it is no number of patches.
-    """
-    rule = whole(1)
-    if not isinstance(extractor_batch, int) or not rule.admits(extractor_batch):
-        raise UserError(f"extractor_batch is {extractor_batch!r}; expected {rule.expected}.")
-    return extractor_batch
-
-
 def _numbers(part: str | None) -> tuple[int, int] | None:
     """Number of a part and number of parts."""
-    if is_null(part):
+    if part is None:
         return None
     match = re.fullmatch(r"([0-9]+)/([0-9]+)", str(part))
     if match is None or not 1 <= int(match[1]) <= int(match[2]):

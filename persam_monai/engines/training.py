@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader
 
 from persam_monai.cohort import Cohort, Split
+from persam_monai.commandline import next_command
 from persam_monai.data import BagDataset, generator_for
 from persam_monai.engines.joining import check_feature_dim
-from persam_monai.engines.outputs import TrainingFolder
-from persam_monai.engines.skipping import lists_of, report_skipped
+from persam_monai.engines.outputs import TrainingFolder, lists_of, report_skipped
 from persam_monai.errors import UserError
 from persam_monai.files import read_tensors, replacing
 from persam_monai.handlers import MLflowRun
 from persam_monai.losses import PersAMLoss
 from persam_monai.networks import Head, PersAM, PersAMOnFeatures, load_extractor_weights
-from persam_monai.settings import is_null, is_yes
+from persam_monai.screen import log_to
 
 logger = logging.getLogger(__name__)
 
@@ -35,23 +36,9 @@ ROUNDING = 3e-7  # relative; other processors add up in another order, which may
 ROWS, ROWS_IN_ALL = 64, 2**15  # 2**15 of 2,048 features are 256 MB
 
 
-def train(
-    trainer: SupervisedTrainer,
-    network: Network,
-    loss: PersAMLoss,
-    cohort: Cohort,
-    split: Split,
-    assignment: Mapping[str, int],
-    datasets: Mapping[str, BagDataset],
-    state: Mapping[str, Any],
-    tracking: MLflowRun,
-    output_dir: str,
-    provenance: Mapping[str, Any],
-    extractor_weights: str | None = None,
-    resume: str | bool = False,
-    overwrite: str | bool = False,
-) -> None:
-    """Fit what is fitted on the training fold, then train to the last epoch.
+@dataclass
+class Training:
+    """From a configured trainer to a trained model.
 
     Args:
         trainer: its handlers validate, log and save.
@@ -60,7 +47,8 @@ def train(
         cohort: all patients.
         split: the three parts of it that the fold makes.
         assignment: every patient's fold.
-        datasets: the bags to prepare.
+        train: the training part's bags.
+        validation: the validation part's bags.
         state: objects of a checkpoint besides the trainer, by name.
         tracking: the MLflow run.
         output_dir: where everything goes.
@@ -68,76 +56,106 @@ def train(
         extractor_weights: see :func:`persam_monai.networks.load_extractor_weights`.
         resume: go on from the last checkpoint (true) or from a path.
         overwrite: replace an earlier training in ``output_dir``.
-
-    Raises:
-        UserError: for whatever the user can mend.
     """
-    if not isinstance(network, PersAM) and not is_null(extractor_weights):
-        raise UserError(
-            f"--extractor_weights {extractor_weights}: the features are extracted already; weights of an extractor "
-            "belong to extract.json."
-        )
-    if isinstance(network, PersAM) and network.head.settings.get("standardise_features"):
-        raise UserError(
-            "--standardise_features true goes with features that were extracted before (put bundle/configs/frozen.json "
-            "behind train.json): those of an extractor that learns change all the time."
-        )
-    folder = TrainingFolder(Path(str(output_dir)))
-    checkpoint = folder.resumed_from(resume, provenance)
-    own = checkpoint is not None and checkpoint.resolve() == folder.checkpoint.resolve()
-    if not own:
-        folder.check(is_yes(overwrite))
-        folder.check_folds(assignment, is_yes(overwrite))
-    with tracking.track():
-        _fit(network, loss, split)
-        if checkpoint is None:
-            if isinstance(network, PersAM):
-                load_extractor_weights(network.extractor, extractor_weights)
-        else:
-            _go_on_from(checkpoint, trainer, state)
-            for bad_slides in lists_of(datasets.values()):
+
+    trainer: SupervisedTrainer
+    network: Network
+    loss: PersAMLoss
+    cohort: Cohort
+    split: Split
+    assignment: Mapping[str, int]
+    train: BagDataset
+    validation: BagDataset
+    state: Mapping[str, Any]
+    tracking: MLflowRun
+    output_dir: str
+    provenance: Mapping[str, Any]
+    extractor_weights: str | None = None
+    resume: str | bool = False
+    overwrite: bool = False
+
+    def run(self) -> None:
+        """Fit what is fitted on the training fold, then train to the last epoch.
+
+        Raises:
+            UserError: for whatever the user can correct.
+        """
+        self._check_settings()
+        folder = TrainingFolder(Path(self.output_dir))
+        checkpoint = folder.resumed_from(self.resume, self.provenance)
+        own = checkpoint is not None and checkpoint.resolve() == folder.checkpoint.resolve()
+        if not own:
+            folder.check(self.overwrite)
+            folder.check_folds(self.assignment, self.overwrite)
+        with log_to(folder.root / "training.log"), self.tracking.track():
+            self._prepare(checkpoint)
+            best_so_far = {} if checkpoint is None else folder.best_model_of(checkpoint)
+            if not own:  # only now that nothing more can be wrong
+                folder.clear()
+                for file, content in best_so_far.items():
+                    with replacing(file) as partial:
+                        partial.write_bytes(content)
+            for bad_slides in lists_of([self.train, self.validation]):
+                bad_slides.begin(keep=own)
+            folder.keep_folds(self.cohort, self.assignment)
+            self._announce()
+            self.trainer.run()
+            self.tracking.log_model(folder.model.with_suffix(".json"))
+            report_skipped([self.train, self.validation], self.tracking)
+            logger.info("The best model is %s.", folder.model)
+            if command := next_command("evaluating", "evaluate.json"):
+                logger.info("Evaluate it on the test fold:\n  %s", command)
+
+    def _check_settings(self) -> None:
+        on_pixels = isinstance(self.network, PersAM)
+        if not on_pixels and self.extractor_weights is not None:
+            raise UserError(
+                f"--extractor_weights {self.extractor_weights}: the features are extracted already; weights of an "
+                "extractor belong to extract.json."
+            )
+        if on_pixels and self.network.head.settings.get("standardise_features"):
+            raise UserError(
+                "--standardise_features true goes with features that were extracted before (--features_dir): those of "
+                "an extractor that learns change all the time."
+            )
+
+    def _prepare(self, checkpoint: Path | None) -> None:
+        """Weights, statistics and bags, as they are before the first epoch or after the checkpoint's."""
+        self.network.head.fit_records(torch.from_numpy(self.split.train.clinical_matrix()))
+        self.loss.fit(self.split.train.class_counts())
+        if checkpoint is not None:
+            _go_on_from(checkpoint, self.trainer, self.state)
+            for bad_slides in lists_of([self.train, self.validation]):
                 bad_slides.restore(checkpoint.resolve().parent.parent)
-        for dataset in datasets.values():
+        elif isinstance(self.network, PersAM):
+            load_extractor_weights(self.network.extractor, self.extractor_weights)
+        for dataset in (self.train, self.validation):
             dataset.prepare()
-            check_feature_dim(network, dataset)
+            check_feature_dim(self.network, dataset)
         if checkpoint is None:
-            _fit_features(network, datasets["train"])
-        best_so_far = {} if checkpoint is None else folder.best_model_of(checkpoint)
-        if not own:  # only now that nothing more can be wrong
-            folder.clear()
-            for file, content in best_so_far.items():
-                with replacing(file) as partial:
-                    partial.write_bytes(content)
-        for bad_slides in lists_of(datasets.values()):
-            bad_slides.begin(keep=own)
-        folder.keep_folds(cohort, assignment)
-        _announce(datasets["train"], datasets["validation"])
-        trainer.run()
-        tracking.log_model(folder.model.with_suffix(".json"))
-        report_skipped(datasets.values(), tracking)
-        logger.info("The best model is %s.", folder.model)
+            _fit_features(self.network, self.train)
 
-
-def _announce(train: BagDataset, validation: BagDataset) -> None:
-    """Say what the training goes through, and which classes it will not see because their slides were skipped."""
-    used = [entry for i, entry in enumerate(train.entries) if i not in train.skipped]
-    logger.info(
-        "Training on %d slides (%d bags an epoch) of %d patients, validating on %d slides.",
-        len(used),
-        len(train),
-        len({entry.patient_id for entry in used}),
-        len(validation.entries) - len(validation.skipped),
-    )
-    for label in sorted({entry.label for entry in train.entries if entry.label is not None} - {e.label for e in used}):
-        logger.warning(
-            "All training slides of class %d of clinical.yaml were skipped: the model will not learn it.", label + 1
+    def _announce(self) -> None:
+        """Say what the training goes through, and which classes are missing because their slides were skipped."""
+        train, validation, loader = self.train, self.validation, self.trainer.data_loader
+        used = [entry for i, entry in enumerate(train.entries) if i not in train.skipped]
+        logger.info(
+            "Training on %d slides (%d bags an epoch) of %d patients, validating on %d slides.",
+            len(used),
+            len(train),
+            len({entry.patient_id for entry in used}),
+            len(validation.entries) - len(validation.skipped),
         )
-
-
-def _fit(network: Network, loss: PersAMLoss, split: Split) -> None:
-    """Take the record's statistics and the class weights from the training fold, and from nothing else."""
-    network.head.fit_records(torch.from_numpy(split.train.clinical_matrix()))
-    loss.fit(split.train.class_counts())
+        logger.info(
+            "Reading %s: %d bags in a batch, %d batches in a step, %d worker processes.",
+            "slides" if train.source.pixels else "features",
+            loader.batch_size,
+            self.trainer.accumulation_steps,
+            loader.num_workers,
+        )
+        labels = {entry.label for entry in train.entries if entry.label is not None}
+        for label in sorted(labels - {entry.label for entry in used}):
+            logger.warning("All training slides of the class %s were skipped.", self.cohort.classes[label])
 
 
 def _fit_features(network: Network, train: BagDataset) -> None:

@@ -5,15 +5,17 @@ from persam_monai.handlers.best_model import BestModelSaver
 from persam_monai.handlers.checkpoint import LastCheckpoint
 from persam_monai.handlers.mlflow_run import MLflowRun, local_store
 from persam_monai.handlers.predictions import PredictionSaver
-from persam_monai.handlers.running import FollowLoader, RaiseErrors, SeedEpochs, shared_handler
+from persam_monai.handlers.running import EpochLine, FollowLoader, RaiseErrors, Running, SeedEpochs, shared_handler
 
 __all__ = [
     "BestModelSaver",
+    "EpochLine",
     "FollowLoader",
     "LastCheckpoint",
     "MLflowRun",
     "PredictionSaver",
     "RaiseErrors",
+    "Running",
     "SeedEpochs",
     "local_store",
     "shared_handler",

@@ -68,7 +68,7 @@ class BestModelSaver:
             return
         self.best, self.epoch = value, epoch
         save_model(self.network, self.path, {**self.card, "epoch": epoch, self.metric: value})
-        logger.info("Saved %s: %s is %.4f after epoch %d.", self.path, self.metric, value, epoch)
+        logger.debug("Saved %s: %s is %.4f after epoch %d.", self.path, self.metric, value, epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far and its epoch, for a resumed training."""

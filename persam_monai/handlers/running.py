@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 from typing import TypeVar
 
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
 
 from persam_monai.data import generator_for
+from persam_monai.handlers.best_model import BestModelSaver
 from persam_monai.handlers.mlflow_run import stop_signals
+
+logger = logging.getLogger(__name__)
 
 Handler = TypeVar("Handler")
 
@@ -99,3 +105,70 @@ class FollowLoader:
         if self.batches:
             engine.state.iteration += engine.state.epoch_length - self.batches
             engine.terminate_epoch()
+
+
+class Running:
+    """Errors, the length of an epoch, a progress bar and, in training, the random state. Attach it first.
+
+    Args:
+        label: of the progress bar, which terminals show while an epoch runs.
+        seed: of a training: each epoch then depends on nothing that went before it; ``None`` seeds nothing.
+    """
+
+    def __init__(self, label: str, seed: int | None = None) -> None:
+        self.label = label
+        self.seed = seed
+
+    def attach(self, engine: Engine) -> None:
+        """Attach all of it to ``engine``."""
+        RaiseErrors().attach(engine)
+        FollowLoader().attach(engine)
+        if self.seed is not None:
+            SeedEpochs(self.seed).attach(engine)
+        ProgressBar(desc=self.label, disable=None).attach(engine)  # None: where the screen is a terminal
+
+
+class EpochLine:
+    """Logs one line per epoch: losses, metrics, learning rate, time, and whether the model was saved.
+
+    Attach it to the trainer, behind the handler that validates.
+
+    Args:
+        validator: the validation engine.
+        best_model: saves the best model.
+    """
+
+    def __init__(self, validator: Engine, best_model: BestModelSaver) -> None:
+        self.validator = validator
+        self.best_model = best_model
+        self.began = 0.0
+        self.seconds: list[float] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Time every epoch of ``engine`` and log its line."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.started)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.completed)
+
+    def started(self, engine: Engine) -> None:
+        """Note the time and the learning rate."""
+        self.began = time.monotonic()
+        self.rate = max(group["lr"] for group in engine.optimizer.param_groups)
+
+    def completed(self, engine: Engine) -> None:
+        """Log the line of the epoch."""
+        epoch, last = engine.state.epoch, engine.state.max_epochs or engine.state.epoch
+        self.seconds.append(time.monotonic() - self.began)
+        metrics = dict(engine.state.metrics)
+        if self.validator.state.epoch == epoch:
+            metrics |= self.validator.state.metrics
+        parts = [f"epoch {epoch}/{last}", *(f"{name} {value:.3g}" for name, value in metrics.items())]
+        remaining = (last - epoch) * sum(self.seconds) / len(self.seconds)
+        duration = [_duration(self.seconds[-1]), *([f"{_duration(remaining)} left"] if epoch < last else [])]
+        parts += [f"lr {self.rate:.2g}", ", ".join(duration), *(["* best"] if self.best_model.epoch == epoch else [])]
+        logger.info("%s", "  ".join(parts))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

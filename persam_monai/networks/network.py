@@ -134,6 +134,16 @@ class PersAMOnFeatures(nn.Module):
         return self.head.attend(at_least_float32(image), clinical, mask)
 
 
+def build_network(head: Head, extractor: nn.Module | None = None) -> PersAM | PersAMOnFeatures:
+    """The whole network, or without an extractor the one for features.
+
+    Args:
+        head: as of :class:`PersAM`.
+        extractor: as of :class:`PersAM`; ``None`` where features are read.
+    """
+    return PersAMOnFeatures(head) if extractor is None else PersAM(extractor, head)
+
+
 def seed_weights(seed: int, part: str) -> None:
     """Set torch's random state before a part of the network is made.
 

@@ -37,7 +37,7 @@ from persam_monai.data import (
 )
 from persam_monai.data.batches import Batch
 from persam_monai.data.features import FeatureFiles, Made, feature_file, write_features
-from persam_monai.engines import AttendingNetwork, extract, slides_to_extract
+from persam_monai.engines import AttendingNetwork, Extraction, slides_to_extract
 from persam_monai.errors import UserError
 from persam_monai.losses import PersAMLoss
 from persam_monai.networks import (
@@ -216,9 +216,9 @@ def measure_extraction(path: Path, settings: Settings, backbone: nn.Module | Non
 
         def extraction(precision: str) -> float:
             dataset, loader = load()
-            weighed = {"precision": precision, "extractor_weights": str(weights)}
             with tempfile.TemporaryDirectory(dir=folder) as output:
-                return patches / seconds(lambda: extract(dataset, loader, extractor, output, device, **weighed))
+                work = Extraction(dataset, loader, extractor, output, device, "float16", precision, str(weights))
+                return patches / seconds(work.run)
 
         precisions = {}
         for precision in settings.precisions:

@@ -4,13 +4,14 @@
 from persam_monai.data.features.file import read_info, write_features
 from persam_monai.data.features.finding import feature_file, find_features
 from persam_monai.data.features.made import FeatureInfo, Made
-from persam_monai.data.features.source import FeatureFiles, FeatureInstances
+from persam_monai.data.features.source import FeatureFiles, FeatureInstances, bag_source
 
 __all__ = [
     "FeatureFiles",
     "FeatureInfo",
     "FeatureInstances",
     "Made",
+    "bag_source",
     "feature_file",
     "find_features",
     "read_info",

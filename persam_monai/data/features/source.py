@@ -19,9 +19,9 @@ from persam_monai.cohort import SlideEntry
 from persam_monai.data.features.file import Identity, StoredFeatures, open_features
 from persam_monai.data.features.finding import check_distinct, check_slide, find_all, missing
 from persam_monai.data.features.made import EXTRACTOR, FeatureInfo, Made, differences, short
-from persam_monai.data.index import PatchSettings
+from persam_monai.data.index import PatchSettings, SlidePatches
 from persam_monai.errors import UserError, raise_together
-from persam_monai.settings import check_settings, or_none
+from persam_monai.settings import check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,8 @@ class FeatureFiles:
     """
 
     pixels = False
+    # Defaults of a training: as many bags a step as from slides, but together, read by the training's own process.
+    batch_size, accumulation_steps, num_workers = 8, 1, 0
 
     def __init__(
         self,
@@ -166,7 +168,7 @@ class FeatureFiles:
         check_settings({"cache_gb": cache_gb})
         self.folder = Path(folder)
         self.patches = PatchSettings(patch_size, mpp, "grid")
-        self.extractor_name: str | None = or_none(extractor_name)
+        self.extractor_name = extractor_name
         self.cache_gb = cache_gb
         # What all files must agree on, and who says so; from all datasets that share this source.
         self._known: dict[str, tuple[Any, str]] = {}
@@ -277,3 +279,24 @@ class FeatureFiles:
         if about not in self._warned:
             self._warned.add(about)
             logger.warning("%s", text)
+
+
+def bag_source(
+    patches: PatchSettings,
+    features_dir: str | os.PathLike[str] | None = None,
+    index_dir: str | os.PathLike[str] | None = None,
+    extractor_name: str | None = None,
+    cache_gb: float = 4.0,
+) -> SlidePatches | FeatureFiles:
+    """Where the bags of a run come from.
+
+    Args:
+        patches: what a patch is.
+        features_dir: folder of features; ``None`` reads the slides.
+        index_dir: see :class:`~persam_monai.data.SlidePatches`.
+        extractor_name: see :class:`FeatureFiles`.
+        cache_gb: see :class:`FeatureFiles`.
+    """
+    if features_dir is None:
+        return SlidePatches(patches, index_dir)
+    return FeatureFiles(features_dir, patches.size, patches.mpp, extractor_name, cache_gb)
