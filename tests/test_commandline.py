@@ -155,12 +155,13 @@ def test_other_programs_command_lines_are_let_alone(argv: list[str]) -> None:
 def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Runs ``begin`` with a command line; what it changes is undone."""
 
-    def begin(*words: str, debug: bool | str = False, config: dict[str, Any] | None = None) -> None:
+    def begin(*words: str, config: dict[str, Any] | None = None) -> None:
         monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
         monkeypatch.setattr(sys, "argv", list(words))
         for handler in logging.getLogger().handlers:
             monkeypatch.setattr(handler, "filters", list(handler.filters))
-        commandline.begin(config or {}, debug)
+        monkeypatch.setattr(commandline, "_running_parser", lambda: config and ConfigParser(config))
+        commandline.begin()
 
     return begin
 
@@ -207,16 +208,10 @@ def test_other_errors_keep_their_traceback(begun: Callable[..., None], capsys: p
     assert "Failed to evaluate ConfigExpression" in shown
 
 
-@pytest.mark.parametrize("debug", [True, "true", "yes"])
-def test_debugging_keeps_the_traceback_of_our_errors(begun: Callable[..., None], debug: bool | str) -> None:
-    begun("pytest", debug=debug)
-    assert sys.excepthook is sys.__excepthook__
-
-
-@pytest.mark.parametrize("debug", [False, "false", "no"])
-def test_not_debugging_does_not(begun: Callable[..., None], debug: bool | str) -> None:
-    begun("pytest", debug=debug)
-    assert sys.excepthook is not sys.__excepthook__
+@pytest.mark.parametrize("debug", [True, False])
+def test_debugging_keeps_the_traceback_of_our_errors(begun: Callable[..., None], debug: bool) -> None:
+    begun("pytest", config={"debug": debug})
+    assert (sys.excepthook is sys.__excepthook__) is debug
 
 
 def test_impossible_settings_end_the_run_before_it_begins(begun: Callable[..., None]) -> None:
@@ -230,14 +225,14 @@ def test_evaluating_alone_says_what_it_needs(begun: Callable[..., None]) -> None
 
 
 @pytest.fixture
-def started(begun: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ConfigParser]:
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ConfigParser]:
     """A config that MONAI has begun to run with one option."""
 
     def start(option: str, word: str, value: object, by: str = "command line") -> ConfigParser:
         config = {
             "imports": ["$import persam_monai"],
             **{"output_dir": "output", "run_name": "training", "extractor": {"path": "model.ts"}},
-            "initialize": ["$persam_monai.commandline.begin(persam_monai.commandline.running_config())"],
+            "initialize": ["$persam_monai.commandline.begin()"],
             **{
                 "folder": "$str(@output_dir) + '/models'",
                 "holder": {"_target_": "builtins.dict", "own": "@output_dir"},
@@ -245,7 +240,7 @@ def started(begun: Callable[..., None], tmp_path: Path, monkeypatch: pytest.Monk
         }
         (tmp_path / "texts.json").write_text(json.dumps(config))
         (tmp_path / "args.json").write_text(json.dumps({option: word}))
-        begun("pytest")
+        monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
         words = ["--args_file", str(tmp_path / "args.json")] if by == "args_file" else [f"--{option}", word]
         program = [PROGRAM, "run", "--config_file", str(tmp_path / "texts.json"), *words]
         monkeypatch.setattr(sys, "argv", program if by != "program" else ["notebook"])
@@ -290,10 +285,9 @@ def test_so_is_any_other_text(started: Callable[..., ConfigParser]) -> None:
     assert parser.get_parsed_content("extractor#path") == "model #2.ts"
 
 
-@pytest.mark.parametrize(("word", "value"), [("'run #1'", "run #1"), ("None", "output"), ("$'run' + '1'", "run1")])
+@pytest.mark.parametrize(("word", "value"), [("'run #1'", "run #1"), ("$'run' + '1'", "run1")])
 def test_what_is_not_meant_as_typed_is_read(started: Callable[..., ConfigParser], word: str, value: str) -> None:
-    given = "output" if word == "None" else DefaultParseValue(word)  # MONAI drops None
-    assert started("output_dir", word, given).get_parsed_content("output_dir") == value
+    assert started("output_dir", word, DefaultParseValue(word)).get_parsed_content("output_dir") == value
 
 
 def test_an_args_file_is_taken_at_its_word(started: Callable[..., ConfigParser]) -> None:
@@ -307,15 +301,33 @@ def test_a_program_is_told_what_monai_makes_of_its_path(started: Callable[..., C
     assert started("output_dir", "run 1", "run 1", by="program").get_parsed_content("folder") == "run 1/models"
 
 
-@pytest.mark.parametrize("debug", [True, False])
 def test_engines_do_not_announce_an_error_that_python_prints(
-    begun: Callable[..., None], caplog: pytest.LogCaptureFixture, debug: bool
+    begun: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    begun("pytest", debug=debug)
-    begun("pytest", debug=debug)
+    begun("pytest")
+    begun("pytest")
     assert all(len(handler.filters) == len(set(handler.filters)) for handler in logging.getLogger().handlers)
     logging.getLogger("ignite.engine").error("Engine run is terminating due to exception: a slide is damaged")
     assert "terminating" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("true", True), ("False", False), ("null", None), ("None", None), ("0.5", 0.5), ("word", "word")],
+)
+def test_what_is_typed_is_what_it_means(started: Callable[..., ConfigParser], word: str, value: object) -> None:
+    given = "model.ts" if word == "None" else DefaultParseValue(word)  # MONAI drops None
+    assert started("extractor#path", word, given).get_parsed_content("extractor#path") == value
+
+
+def test_the_next_command_is_the_same_for_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["training", "--config_file", "b/train.json", "--output_dir", "a b", "--resume", "true"]
+    monkeypatch.setattr(sys, "argv", [PROGRAM, "run", *words])
+    assert commandline.next_command("evaluating", "evaluate.json") == (
+        "python -m monai.bundle run evaluating --config_file \"['b/train.json','b/evaluate.json']\" --output_dir 'a b'"
+    )
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    assert commandline.next_command("evaluating") is None
 
 
 def test_an_expression_sees_the_whole_config_with_its_overrides() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from persam_monai.errors import UserError
-from persam_monai.settings import RULES, check_settings, is_no, is_null, is_yes, or_none
+from persam_monai.settings import RULES, check_settings
 from tests.bundle.running import ROOT
 
 
@@ -19,7 +19,7 @@ def test_the_configs_own_defaults_are_possible(name: str) -> None:
 def test_every_rule_is_for_a_setting_that_exists() -> None:
     keys = {
         key
-        for name in ("train", "evaluate", "inference", "frozen", "extract")
+        for name in ("train", "evaluate", "inference", "extract")
         for key in json.loads((ROOT / f"bundle/configs/{name}.json").read_text())
     }
     assert set(RULES) - keys == set()
@@ -85,10 +85,3 @@ def test_a_training_in_which_no_epoch_can_be_chosen_is_refused_at_once() -> None
 
 def test_what_a_config_still_has_to_evaluate_is_passed_over() -> None:
     check_settings({"bag_size": "$@card.bag_size", "mpp": "@other", "unknown": -1})
-
-
-def test_yes_no_and_nothing_are_understood_as_the_command_line_hands_them_over() -> None:
-    assert [is_yes(v) for v in (True, "true", "Yes", 1, False, "false", "a/path", None)] == [True] * 4 + [False] * 4
-    assert [is_no(v) for v in (False, "false", "No", 0, None, "null", True, "a/path")] == [True] * 6 + [False] * 2
-    assert [is_null(v) for v in (None, "null", "None", "a/path", 0)] == [True] * 3 + [False] * 2
-    assert [or_none(v) for v in (None, "null", 3, "all")] == [None, None, 3, "all"]

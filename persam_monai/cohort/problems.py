@@ -112,7 +112,8 @@ def _write(file: Path, problems: Sequence[Problem]) -> bool:
     if file.exists() and not (file.is_file() and file.read_bytes().startswith(begin)):
         return False
     if not problems:
-        file.unlink(missing_ok=True)
+        if file.exists():
+            file.unlink()
         return False
     try:
         with replacing(file) as partial, partial.open("w", encoding="utf-8", newline="") as stream:

@@ -93,7 +93,7 @@ def test_a_training_that_met_a_damaged_slide_goes_on_without_it(
     output = tmp_path / "output"
     settings: dict[str, Any] = {"output_dir": str(output), "bag_size": ALL_CELLS}
     run("training", dataset_dir=str(dataset_dir), max_epochs=1, **settings)  # while the slide was whole
-    settings.update({"dataset_dir": str(folder), "max_epochs": 2, "resume": "true"})
+    settings.update({"dataset_dir": str(folder), "max_epochs": 2, "resume": True})
 
     result = run_bundle("training", TRAINING, **settings)
     assert result.returncode == 1

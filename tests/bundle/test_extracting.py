@@ -68,7 +68,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "extractor.pt"
+        if path.is_file() and path.name not in ("extractor.pt", "extraction.log")
     }
 
 

@@ -63,8 +63,8 @@ def test_extractor_and_optimiser_settings_reach_a_training_and_ablations_its_eva
     dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = {"dataset_dir": str(dataset_dir), "output_dir": str(tmp_path)}
-    settings = {"extractor_batch": 3, "extractor_checkpointing": "true", "decay_norms": "false"}
-    ablations = {"head#exploratory": "false", "head#attention": "standard", "head#projection_hidden": "null"}
+    settings = {"extractor_batch": 3, "extractor_checkpointing": True, "decay_norms": False}
+    ablations = {"head#exploratory": False, "head#attention": "standard"}
     run(monkeypatch, "training", TRAINING, **folders, **settings, **ablations, max_epochs=1)
     card = json.loads((tmp_path / "models" / "model.json").read_text())
     assert (card["head"]["exploratory"], card["head"]["relevance"], card["head"]["attention"]) == (
@@ -72,7 +72,6 @@ def test_extractor_and_optimiser_settings_reach_a_training_and_ablations_its_eva
         True,
         "standard",
     )
-    assert card["head"]["projection_hidden"] is None
     assert card["settings"]["extractor_batch"] == 3
     assert card["settings"]["extractor_checkpointing"] is True
     assert card["settings"]["decay_norms"] is False

@@ -30,14 +30,11 @@ def test_no_config_lacks_a_property_that_monai_requires(trained: Path, dataset_d
     for slide in (dataset_dir / "slides").iterdir():
         torch.save(torch.zeros(3, 8), tmp_path / f"{slide.stem}.pt")
     folders = {"dataset_dir": str(dataset_dir), "features_dir": str(tmp_path), "output_dir": str(trained)}
-    frozen = CONFIGS / "frozen.json"
     combinations = [
         (TRAINING, "train"),
-        ([*TRAINING, frozen], "train"),
-        ([CONFIGS / "train.json", CONFIGS / "demo.json", frozen], "train"),
+        ([CONFIGS / "train.json", CONFIGS / "demo.json"], "train"),
         (EVALUATING, "train"),
         (INFERENCE, "infer"),
-        ([*INFERENCE, frozen], "infer"),
         ([CONFIGS / "extract.json", SMALL_EXTRACTOR], None),  # MONAI has no type for it
     ]
     words = [

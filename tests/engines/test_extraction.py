@@ -24,7 +24,7 @@ from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
 from persam_monai.data import BadSlides, BagDataset, BagKey, BagLoader, InOrder, PatchSettings, SlidePatches
 from persam_monai.data.features.finding import fingerprint
-from persam_monai.engines import extract
+from persam_monai.engines import Extraction
 from persam_monai.errors import UserError
 from persam_monai.networks import PatchExtractor
 from tests.data.making import Picture, garble, write_slides
@@ -87,14 +87,8 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         )
         prepare(dataset)
         extractor = PatchExtractor(Means() if backbone is None else backbone, mean=mean, frozen=True)
-        extract(
-            dataset,
-            BagLoader(dataset, num_workers=num_workers),
-            extractor,
-            tmp_path / to,
-            precision=precision,
-            **settings,
-        )
+        loader = BagLoader(dataset, num_workers=num_workers)
+        Extraction(dataset, loader, extractor, tmp_path / to, precision=precision, **settings).run()
         return tmp_path / to
 
     return run_it
@@ -113,7 +107,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "extractor.pt"
+        if path.is_file() and path.name not in ("extractor.pt", "extraction.log")
     }
 
 
@@ -206,7 +200,7 @@ def test_features_that_were_made_otherwise_are_replaced_only_on_request(
     for words in (str(made / "a.h5"), str(made / "more" / "c.h5"), "--features_dir", "--overwrite true"):
         assert words in str(caught.value)
     assert files(made) == before, "something was done before the error"
-    run(painted, names=names, **changed, overwrite="true")
+    run(painted, names=names, **changed, overwrite=True)
     assert files(made) == files(run(painted, to="new", names=names, **changed))
 
 
@@ -280,7 +274,7 @@ def test_features_that_are_no_numbers_are_refused(painted: Path, run: Any, tmp_p
 
 
 def test_an_extractor_that_gives_no_rows_is_refused_before_slides_are_read(painted: Path, run: Any) -> None:
-    with pytest.raises(UserError, match=r"gives \[3, 3, 256, 256\]"):
+    with pytest.raises(UserError, match=r"\[3, 3, 256, 256\]"):
         run(painted, backbone=nn.Identity())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, SlideEntry
-from persam_monai.engines import part_dir, patches_at_once, slides_to_extract
+from persam_monai.engines import part_dir, slides_to_extract
 from persam_monai.engines.slides import part_of
 from persam_monai.errors import UserError
 
@@ -29,7 +29,7 @@ def cohort() -> Cohort:
 
 @pytest.mark.parametrize(
     ("part", "slides"),
-    [(None, "0123456"), ("null", "0123456"), ("1/1", "0123456"), ("1/2", "0236"), ("2/2", "145"), ("2/5", "15")],
+    [(None, "0123456"), ("1/1", "0123456"), ("1/2", "0236"), ("2/2", "145"), ("2/5", "15")],
 )
 def test_a_part_is_every_nth_patient_with_all_slides(cohort: Cohort, part: str | None, slides: str) -> None:
     assert "".join(entry.slide for entry in part_of(cohort, part).entries) == slides
@@ -41,7 +41,7 @@ def test_parts_are_the_whole(cohort: Cohort, parts: int) -> None:
     assert counts == Counter(entry.slide for entry in cohort.entries)
 
 
-@pytest.mark.parametrize("part", ["0/8", "9/8", "3", 3, "3/8/1", "-1/8", "a/b", "1.5/8", " "])
+@pytest.mark.parametrize("part", ["0/8", "9/8", "3", "3/8/1", "-1/8", "a/b", "1.5/8", " "])
 def test_what_is_no_part_is_refused(cohort: Cohort, part: Any) -> None:
     for use in (lambda: part_of(cohort, part), lambda: part_dir("output", part)):
         with pytest.raises(UserError, match=f"part is {part!r}.*3/8"):
@@ -76,16 +76,9 @@ def test_slides_of_a_table_are_extracted_in_parts(tmp_path: Path) -> None:
         ({"slide": "nowhere.svs"}, r"--slide nowhere\.svs"),
         ({"slide": "nowhere.svs", "slide_mpp": -1}, "slide_mpp is -1"),
         ({"table": "nowhere.csv"}, r"nowhere\.csv"),
-        ({}, "--table.*--slide"),
+        ({}, "--table"),
     ],
 )
 def test_slides_that_are_not_there_are_named(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         slides_to_extract(str(tmp_path), **settings)
-
-
-def test_patches_at_once_are_a_number() -> None:
-    assert patches_at_once(64) == 64
-    for value in (None, "null", 0, True, 2.5):
-        with pytest.raises(UserError, match=f"extractor_batch is {value!r}"):
-            patches_at_once(value)

@@ -70,12 +70,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         TrainingFolder(tmp_path / "file").check(overwrite=False)
 
 
-@pytest.mark.parametrize("resume", [False, "false", "False", None, ""])
+@pytest.mark.parametrize("resume", [False])
 def test_a_training_that_is_not_resumed_starts_from_the_beginning(trained: TrainingFolder, resume: Any) -> None:
     assert trained.resumed_from(resume, {}) is None
 
 
-@pytest.mark.parametrize("resume", [True, "true", "True", 1])
+@pytest.mark.parametrize("resume", [True])
 def test_a_resumed_training_goes_on_from_its_own_checkpoint(trained: TrainingFolder, resume: Any) -> None:
     assert trained.resumed_from(resume, SETTINGS) == trained.checkpoint
 
