@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ignite handlers for what MONAI's own do not do."""
 
-from persam_monai.handlers.best_model import BestModelSaver
-from persam_monai.handlers.checkpoint import LastCheckpoint
 from persam_monai.handlers.mlflow_run import MLflowRun, local_store
 from persam_monai.handlers.predictions import PredictionSaver
 from persam_monai.handlers.running import EpochLine, FollowLoader, RaiseErrors, Running, SeedEpochs, shared_handler
+from persam_monai.handlers.saving import BestModelSaver, LastCheckpoint
 
 __all__ = [
     "BestModelSaver",

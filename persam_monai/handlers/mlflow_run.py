@@ -14,14 +14,6 @@ MLflow may be a server that many can read, so no clinical value, level, patient 
 
 MLflow itself adds the names of run and experiment as they were given, times, the status, the place of the artefacts and
 the user ``unknown``.
-
-What MLflow does not take during a run is kept in a file, see :class:`MLflowRun`. Each line is a JSON object with
-``tracking_uri`` (without a password), ``run_id`` and the arguments of :func:`send`, of one value:
-
-* ``kind``: ``metric``, ``artifact`` or ``status``;
-* ``name`` and ``value``: of the metric; name and content of the file; ``status`` and one of MLflow's statuses;
-* ``step``: the epoch of a metric, else 0;
-* ``timestamp``: milliseconds since 1970.
 """
 
 from __future__ import annotations
@@ -37,7 +29,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -58,10 +50,8 @@ stop_signals: list[int] = []
 HOST_TAG, PROCESS_TAG = "persam.host", "persam.process"
 LONGEST_PARAMETER = 500  # characters, MLflow's own limit on some servers
 
-# Once MLflow has failed: seconds between two tries, and how they are limited to seconds where MLflow's defaults take
-# minutes. A training spends about 2 % of its time on them at most.
+# Once MLflow has failed: seconds until metrics are sent again. MLflow's own retries may take minutes each time.
 RETRY_AFTER = 600
-BRIEF = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 WITHHELD = ("record", "slide")  # settings of an inference that name a patient or say something of one
 METADATA = "_meta_"  # where MONAI keeps metadata.json in a config
@@ -78,8 +68,8 @@ class MLflowRun(MLFlowHandler):
     process was killed are found and marked FAILED when the next one starts.
 
     A run that cannot be opened is an error. Later the work matters more than its tracking: when MLflow fails, that is a
-    warning, and what it did not take is kept in a file. Metrics are tried again after some minutes, and whatever is
-    sent at the end is tried once.
+    warning, metrics are left out for ten minutes, and whatever is sent at the end is tried once. The log file has all
+    of them.
 
     Args:
         tracking_uri: where to log; the environment variable ``MLFLOW_TRACKING_URI`` wins.
@@ -87,7 +77,6 @@ class MLflowRun(MLFlowHandler):
         run_name: name of the run.
         settings: logged as parameters, by name.
         config: logged as the artefact ``config.json``, without what may name a patient.
-        unsent_file: where lines are appended for what MLflow did not take.
     """
 
     def __init__(
@@ -97,13 +86,11 @@ class MLflowRun(MLFlowHandler):
         run_name: str,
         settings: Mapping[str, Any],
         config: Mapping[str, Any],
-        unsent_file: str,
     ) -> None:
         self._where = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, "run_name": run_name}
         self.settings = dict(settings)
         self.config = dict(config)
-        self.unsent_file = Path(unsent_file)
-        self._unsent: Counter[str] = Counter()  # by kind
+        self._lost = 0  # values that MLflow did not take
         self._next_try = 0.0  # on the monotonic clock
 
     @contextmanager
@@ -132,12 +119,9 @@ class MLflowRun(MLFlowHandler):
                 if self.cur_run:
                     self._send("status", {"status": RunStatus.to_string(status)})
                 self._dispose_sqlite_store()
-            if self._unsent:
+            if self._lost:
                 logger.warning(
-                    "MLflow at %s did not take all of the run: %s kept in %s.",
-                    self._address,
-                    ", ".join(f"{number} × {kind}" for kind, number in self._unsent.items()),
-                    self.unsent_file,
+                    "MLflow at %s did not take all of the run: %d values are missing.", self._address, self._lost
                 )
 
     @property
@@ -171,27 +155,15 @@ class MLflowRun(MLFlowHandler):
         self._send("artifact", {DESCRIPTION_FILE: json.dumps(describe_for_tracking(card), indent=2) + "\n"})
 
     def _send(self, kind: str, values: Mapping[str, Any], step: int = 0) -> None:
-        """Send ``values``, or keep them if MLflow fails or has failed not long ago."""
-        run_id, timestamp = self.cur_run.info.run_id, int(time.time() * 1000)
+        """Send ``values``, unless MLflow fails or has failed not long ago."""
         if kind != "metric" or time.monotonic() >= self._next_try:
             try:
-                with _brief_requests() if self._unsent else nullcontext():
-                    send(self.client, run_id, kind, values, step, timestamp)
+                send(self.client, self.cur_run.info.run_id, kind, values, step, int(time.time() * 1000))
                 return
             except Exception as error:  # see track()
                 self._next_try = time.monotonic() + RETRY_AFTER
-                if not self._unsent:
-                    logger.warning(
-                        "MLflow at %s fails (%s). The run goes on; what MLflow does not take is kept in %s.",
-                        self._address,
-                        type(error).__name__,
-                        self.unsent_file,
-                    )
-        self._unsent[kind] += len(values)
-        self.unsent_file.parent.mkdir(parents=True, exist_ok=True)
-        entry = {"tracking_uri": self._address, "run_id": run_id, "kind": kind, "step": step, "timestamp": timestamp}
-        with self.unsent_file.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({**entry, "name": name, "value": values[name]}) + "\n" for name in values)
+                logger.warning("MLflow at %s fails (%s). The run goes on.", self._address, type(error).__name__)
+        self._lost += len(values)
 
     def _open(self) -> None:
         super().__init__(**self._where, iteration_log=False)  # not before: it makes the database at once
@@ -237,18 +209,6 @@ def send(client: MlflowClient, run_id: str, kind: str, values: Mapping[str, Any]
             client.log_text(run_id, text, name)
     else:
         client.set_terminated(run_id, values["status"], timestamp)
-
-
-@contextmanager
-def _brief_requests() -> Iterator[None]:
-    """Let MLflow's requests fail after :data:`BRIEF`, unless the environment says how long they may take."""
-    ours = {name: value for name, value in BRIEF.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            del os.environ[name]
 
 
 def _without_passwords(text: str) -> str:

@@ -13,8 +13,8 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
 from persam_monai.data import generator_for
-from persam_monai.handlers.best_model import BestModelSaver
 from persam_monai.handlers.mlflow_run import stop_signals
+from persam_monai.handlers.saving import BestModelSaver
 
 logger = logging.getLogger(__name__)
 

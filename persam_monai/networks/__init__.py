@@ -15,6 +15,7 @@ from persam_monai.networks.extractor import PatchExtractor, check_extractor, ext
 from persam_monai.networks.head import Attention, Head
 from persam_monai.networks.network import (
     HEADS,
+    AttendingNetwork,
     PersAM,
     PersAMOnFeatures,
     build_head,
@@ -39,6 +40,7 @@ __all__ = [
     "HEADS",
     "Aggregation",
     "Aggregator",
+    "AttendingNetwork",
     "Attention",
     "ClinicalEncoder",
     "ClinicalHead",

@@ -15,7 +15,7 @@ from persam_monai.networks.baselines import ClinicalHead, GatedAttentionMILHead,
 from persam_monai.networks.extractor import PatchExtractor
 from persam_monai.networks.head import Attention, Head
 from persam_monai.networks.persam import PersAMHead
-from persam_monai.networks.precision import at_least_float32
+from persam_monai.networks.precision import AUTOCAST, at_least_float32, resolve_precision
 
 # A name in a data file chooses among these and nothing else: no file makes us import what it likes.
 HEADS: dict[str, Callable[..., Head]] = {
@@ -142,6 +142,37 @@ def build_network(head: Head, extractor: nn.Module | None = None) -> PersAM | Pe
         extractor: as of :class:`PersAM`; ``None`` where features are read.
     """
     return PersAMOnFeatures(head) if extractor is None else PersAM(extractor, head)
+
+
+class AttendingNetwork(nn.Module):
+    """Lets ``forward`` give logits and attentions, under autocast for the device it is on.
+
+    Training needs both, and a single ``forward`` is what data-parallel training can drive. MONAI's own ``amp=True``
+    stays in float32 on a CPU without saying so.
+
+    Args:
+        network: has ``attend``; checkpoints hold it, not this wrapper.
+        precision: ``float32``, ``bf16`` or ``auto``; see :func:`persam_monai.networks.resolve_precision`.
+        device: where the network goes.
+
+    Raises:
+        UserError: if ``precision`` is unknown.
+    """
+
+    def __init__(
+        self, network: PersAM | PersAMOnFeatures, precision: str = "auto", device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__()
+        self.network = network.to(device)
+        self.precision = resolve_precision(precision, device)
+
+    def forward(
+        self, image: torch.Tensor, clinical: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    ) -> Attention:
+        """Logits and attentions; arguments as in :meth:`persam_monai.networks.PersAM.attend`."""
+        dtype = AUTOCAST[self.precision]
+        with torch.autocast(image.device.type, dtype=dtype, enabled=dtype is not None):
+            return self.network.attend(image, clinical, mask)
 
 
 def seed_weights(seed: int, part: str) -> None:

@@ -37,11 +37,12 @@ from persam_monai.data import (
 )
 from persam_monai.data.batches import Batch
 from persam_monai.data.features import FeatureFiles, Made, feature_file, write_features
-from persam_monai.engines import AttendingNetwork, Extraction, slides_to_extract
+from persam_monai.engines import Extraction, slides_to_extract
 from persam_monai.errors import UserError
 from persam_monai.losses import PersAMLoss
 from persam_monai.networks import (
     AUTOCAST,
+    AttendingNetwork,
     PatchExtractor,
     PersAMHead,
     PersAMOnFeatures,

@@ -63,7 +63,7 @@ def test_extractor_and_optimiser_settings_reach_a_training_and_ablations_its_eva
     dataset_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = {"dataset_dir": str(dataset_dir), "output_dir": str(tmp_path)}
-    settings = {"extractor_batch": 3, "extractor_checkpointing": True, "decay_norms": False}
+    settings: dict[str, Any] = {"extractor_batch": 3, "extractor_checkpointing": True, "decay_norms": False}
     ablations = {"head#exploratory": False, "head#attention": "standard"}
     run(monkeypatch, "training", TRAINING, **folders, **settings, **ablations, max_epochs=1)
     card = json.loads((tmp_path / "models" / "model.json").read_text())

@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from persam_monai.engines import AttendingNetwork
 from persam_monai.errors import UserError
-from persam_monai.networks import PersAM, PersAMHead
+from persam_monai.networks import AttendingNetwork, PersAM, PersAMHead
 
 
 class Watched(nn.Module):

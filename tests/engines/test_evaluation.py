@@ -21,11 +21,11 @@ from torch import nn
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, Split
 from persam_monai.data import BagDataset, BagLoader, PartitionBags, PatchSettings, SlidePatches, prepare_bags
-from persam_monai.engines import AttendingNetwork, Evaluation, Prediction, new_slides
+from persam_monai.engines import Evaluation, Prediction, new_slides
 from persam_monai.errors import UserError
 from persam_monai.handlers import PredictionSaver
 from persam_monai.model import ModelCard, load_card, save_model
-from persam_monai.networks import PersAM, PersAMHead
+from persam_monai.networks import AttendingNetwork, PersAM, PersAMHead
 
 PROVENANCE: dict[str, Any] = {"fold": 0, "folds": 5, "seed": 0, "fold_assignment": "abc"}
 

@@ -13,9 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from persam_monai.data import collate_bags, prepare_bags
-from persam_monai.engines import AttendingNetwork
 from persam_monai.losses import PersAMLoss
-from persam_monai.networks import PersAM, PersAMHead, parameter_groups
+from persam_monai.networks import AttendingNetwork, PersAM, PersAMHead, parameter_groups
 
 EPOCHS = 150
 

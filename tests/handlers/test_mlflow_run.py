@@ -10,7 +10,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -25,7 +24,7 @@ from monai.utils import path_to_sqlite_uri
 
 from persam_monai.errors import UserError
 from persam_monai.handlers import MLflowRun, RaiseErrors, local_store
-from persam_monai.handlers.mlflow_run import _process, describe_for_tracking, send, stop_signals
+from persam_monai.handlers.mlflow_run import _process, describe_for_tracking, stop_signals
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +44,9 @@ def uri(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.fixture
-def unsent(tmp_path: Path) -> Path:
-    return tmp_path / "checkpoints" / "unsent_tracking.jsonl"
-
-
-@pytest.fixture
-def make(uri: str, unsent: Path) -> Callable[..., MLflowRun]:
+def make(uri: str) -> Callable[..., MLflowRun]:
     def make_run(settings: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> MLflowRun:
-        return MLflowRun(uri, "persam", "training", settings or {}, config or {}, str(unsent))
+        return MLflowRun(uri, "persam", "training", settings or {}, config or {})
 
     return make_run
 
@@ -160,7 +154,7 @@ def test_the_environments_store_wins(
 
 def test_nothing_is_written_before_the_work_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    MLflowRun(path_to_sqlite_uri(str(tmp_path / "new" / "mlflow.db")), "persam", "training", {}, {}, "unsent.jsonl")
+    MLflowRun(path_to_sqlite_uri(str(tmp_path / "new" / "mlflow.db")), "persam", "training", {}, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -217,7 +211,7 @@ def test_a_store_that_cannot_be_opened_is_named_with_reason_and_cure(
     client.delete_experiment(client.create_experiment("persam"))
     (tmp_path / "garbage.db").write_text("no database")
     address = address.format(folder=tmp_path)
-    tracking = MLflowRun(address, "persam", "training", {}, {}, "unsent.jsonl")
+    tracking = MLflowRun(address, "persam", "training", {}, {})
     with pytest.raises(UserError, match=re.escape(address)) as caught, tracking.track():
         pass
     assert [part for part in (reason, "--tracking_uri", "--experiment_name") if part not in str(caught.value)] == []
@@ -225,7 +219,7 @@ def test_a_store_that_cannot_be_opened_is_named_with_reason_and_cure(
 
 def test_a_store_that_cannot_be_opened_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://me:secret@host/db")
-    with pytest.raises(UserError) as caught, MLflowRun("x", "persam", "training", {}, {}, "unsent.jsonl").track():
+    with pytest.raises(UserError) as caught, MLflowRun("x", "persam", "training", {}, {}).track():
         pass
     assert "nonsense://me:***@host/db" in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -237,87 +231,33 @@ def rename_metrics(tmp_path: Path, before: str, after: str) -> None:
         connection.execute(f"ALTER TABLE {before} RENAME TO {after}")
 
 
-def lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-def test_what_mlflow_does_not_take_is_kept_and_can_be_sent_later(
+def test_a_store_that_fails_is_left_alone_for_some_minutes_and_the_run_goes_on(
     uri: str,
     make: Callable[..., MLflowRun],
-    unsent: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    listed = tmp_path / "list.csv"
-    listed.write_text("part\nträining\n", encoding="utf-8")
     with make().track() as run:
         run.log_metrics({"loss": 4.0}, 1)
-        assert not unsent.exists()
         rename_metrics(tmp_path, "metrics", "gone")
         run.log_metrics({"loss": 3.0, "auroc": 0.5}, 2)
         rename_metrics(tmp_path, "gone", "metrics")
         run.log_metrics({"loss": 2.0}, 3)  # not tried: too early
         monkeypatch.setattr("persam_monai.handlers.mlflow_run.time.monotonic", lambda: 1e12)
         run.log_metrics({"loss": 1.0}, 4)
-        shutil.move(tmp_path / "mlruns", tmp_path / "away")
-        (tmp_path / "mlruns").touch()
-        run.log_file(listed)
-        (tmp_path / "mlruns").unlink()
-        shutil.move(tmp_path / "away", tmp_path / "mlruns")
-    client, (found,) = MlflowClient(tracking_uri=uri), runs(uri)
+    (found,) = runs(uri)
     assert found.info.status == "FINISHED"
-
-    def losses() -> list[tuple[int, float]]:
-        return sorted((point.step, point.value) for point in client.get_metric_history(found.info.run_id, "loss"))
-
-    assert losses() == [(1, 4.0), (4, 1.0)]
-    kept = lines(unsent)
-    assert [(line["kind"], line["name"], line["value"], line["step"]) for line in kept] == [
-        ("metric", "loss", 3.0, 2),
-        ("metric", "auroc", 0.5, 2),
-        ("metric", "loss", 2.0, 3),
-        ("artifact", "list.csv", "part\nträining\n", 0),
-    ]
-    assert {(line["tracking_uri"], line["run_id"]) for line in kept} == {(uri, found.info.run_id)}
+    history = MlflowClient(tracking_uri=uri).get_metric_history(found.info.run_id, "loss")
+    assert sorted((point.step, point.value) for point in history) == [(1, 4.0), (4, 1.0)]
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [str(unsent) in warning for warning in warnings] == [True, True]  # when it fails, and at the end
-    assert "3 × metric, 1 × artifact" in warnings[-1]
-
-    for line in kept * 2:  # sent twice, it counts once
-        arguments = {name: line[name] for name in ("run_id", "kind", "step", "timestamp")}
-        send(client, values={line["name"]: line["value"]}, **arguments)
-    assert losses() == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]
-    assert artefact(uri, "list.csv") == "part\nträining\n"
-
-
-def test_a_server_that_is_gone_costs_seconds_and_not_minutes(
-    make: Callable[..., MLflowRun], unsent: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    monkeypatch.setattr("persam_monai.handlers.mlflow_run.RETRY_AFTER", 0)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    with make().track() as run:
-        run.client = MlflowClient(nobody)
-        with monkeypatch.context() as environment:
-            environment.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # or the first failure takes 4 minutes
-            run.log_metrics({"loss": 1.0}, 1)
-        start = time.monotonic()
-        run.log_metrics({"loss": 0.5}, 2)
-    assert time.monotonic() - start < 10
-    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
-    assert [(line["kind"], line["name"], line["value"]) for line in lines(unsent)] == [
-        ("metric", "loss", 1.0),
-        ("metric", "loss", 0.5),
-        ("status", "status", "FINISHED"),
-    ]
+    assert len(warnings) == 2  # when it fails, and at the end
+    assert "3 values" in warnings[-1]
 
 
 def test_passwords_do_not_reach_the_artefact(tmp_path: Path) -> None:
     config = {"tracking_uri": "postgresql://me:secret@host/db"}
-    with MLflowRun(local_store(tmp_path), "persam", "training", {}, config, "unsent.jsonl").track() as tracking:
+    with MLflowRun(local_store(tmp_path), "persam", "training", {}, config).track() as tracking:
         run_id = tracking.cur_run.info.run_id
     artefact = Path(MlflowClient(local_store(tmp_path)).download_artifacts(run_id, "config.json"))
     assert json.loads(artefact.read_text()) == {"tracking_uri": "postgresql://me:***@host/db"}
@@ -383,7 +323,7 @@ def test_of_a_model_only_hash_settings_and_sizes_are_logged(
 def test_everything_stays_in_the_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    with MLflowRun(local_store(folder), "persam", "training", {}, {}, "unsent.jsonl").track():
+    with MLflowRun(local_store(folder), "persam", "training", {}, {}).track():
         pass
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert list((folder / "mlruns").rglob("config.json"))

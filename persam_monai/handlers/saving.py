@@ -1,20 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the model that is best on validation."""
+"""What a training keeps: the model that is best on validation, and its last state, whole at any moment."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
+from ignite.handlers.checkpoint import BaseSaveHandler, Checkpoint
+from monai.handlers import CheckpointSaver
 from torch import nn
 
 from persam_monai.errors import UserError
+from persam_monai.files import replacing, write_json
 from persam_monai.model import save_model
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINT = "last.pt"
+SETTINGS = "last.json"
 
 
 class BestModelSaver:
@@ -81,3 +89,42 @@ class BestModelSaver:
         """
         if int(state["epoch"]) > self.skip_epochs:
             self.best, self.epoch = float(state["best"]), int(state["epoch"])
+
+
+class LastCheckpoint(CheckpointSaver):
+    """MONAI's checkpoint saver with one file that is replaced in a single step after every epoch.
+
+    MONAI's own removes the previous file, then writes the next one in place: a training killed in between has none.
+
+    Args:
+        save_dir: folder of ``last.pt`` and ``last.json``.
+        save_dict: what to save besides the engine itself: objects with ``state_dict()``, by name.
+        settings: what the training was started with; written beside the checkpoint for the resume to compare.
+    """
+
+    def __init__(self, save_dir: str, save_dict: dict[str, Any], settings: Mapping[str, Any]) -> None:
+        # Without an interval MONAI's saver builds no file handler of its own, which would make the folder at once.
+        super().__init__(save_dir=save_dir, save_dict=dict(save_dict))
+        self.save_interval = 1
+        self._interval_checkpoint = Checkpoint(self.save_dict, _ReplacingSaver(Path(save_dir), settings), n_saved=1)
+
+    def attach(self, engine: Engine) -> None:
+        """Save after every epoch of ``engine``, with the engine's own state."""
+        self.save_dict["trainer"] = engine
+        super().attach(engine)
+
+
+class _ReplacingSaver(BaseSaveHandler):
+    """Writes every checkpoint to the same place."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.settings = dict(settings)
+
+    def __call__(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
+        write_json(self.folder / SETTINGS, self.settings)
+        with replacing(self.folder / CHECKPOINT) as partial:
+            torch.save(checkpoint, partial)
+
+    def remove(self, filename: str) -> None:
+        """Keep the file: the next one replaces it."""
