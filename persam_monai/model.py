@@ -170,7 +170,7 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
     if needed and not held and card.features is None:
         raise UserError(
             f"{card.path} holds no extractor and does not say which one its features come from: it predicts features "
-            "alone. Put bundle/configs/frozen.json behind the config, or convert it anew with --extractor_weights."
+            "alone. Predict from features (--features_dir), or convert it anew with --extractor_weights."
         )
     if needed != held:
         own, state = (

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import logging
 import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +20,7 @@ import monai.bundle
 import pandas as pd
 import torch
 
-from benchmarks.turns import seconds
+from benchmarks.turns import as_text, seconds
 from persam_monai.metrics import Predictions
 from persam_monai.metrics.scores import SCORES
 from persam_monai.synthetic import make_cohort
@@ -30,13 +33,13 @@ FOLDS = 5
 CONFIGS = Path(__file__).parents[2] / "bundle" / "configs"
 EXTRACTING = ("extract", "extractors/resnet18")
 PATCHES = {"mpp": 1.0, "patch_size": 112}  # as in demo.json
-TRAINING = ("train", "demo", "frozen")
+TRAINING = ("train", "demo")
 # The config of a head that is not PersAM's, and the demo's sizes for it.
 BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
-    "GatedAttentionMILHead": ("heads/gated_attention", {"head#width": 64, "head#projection_hidden": "null"}),
+    "GatedAttentionMILHead": ("heads/gated_attention", {"head#width": 64, "head#projection_hidden": "$None"}),
     "ClinicalHead": ("heads/clinical", {"head#width": 64}),
 }
-EVALUATING = ("train", "demo", "evaluate", "frozen")
+EVALUATING = ("train", "demo", "evaluate")
 FIXED = ("patient", "label", "predicted", "warnings")  # columns of the predictions besides the classes
 
 
@@ -81,6 +84,7 @@ def _settings(seeded: Path, output: str, fold: int) -> dict[str, Any]:
     """Overrides of the training's config."""
     return {
         "dataset_dir": str(seeded / "cohort"),
+        "features_dir": str(seeded / "cohort" / "features"),
         "output_dir": str(seeded / output),
         "tracking_uri": f"sqlite:///{seeded}/mlflow.db",
         "fold": fold,
@@ -121,3 +125,20 @@ def _auroc(outputs: Sequence[Path]) -> float:
     labels = together["label"].map(classes.index).to_numpy()
     names = tuple(together["patient"])
     return float(SCORES["auroc"](Predictions(names, names, labels, together[classes].to_numpy())))
+
+
+def main() -> None:
+    """Parse the command line, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="a cohort of each")
+    parser.add_argument("--patients", type=int, default=36, help="of each cohort")
+    parser.add_argument("--size", type=int, default=4096, help="side of a slide in pixels at 0.25 µm/px")
+    parser.add_argument("--processes", type=int, default=2, help="trainings side by side")
+    parser.add_argument("--folder", type=Path, help="where to work; None: one that is removed")
+    asked = parser.parse_args()
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (asked.folder or Path(temporary)).resolve()
+        results = measure(folder, asked.seeds, asked.patients, asked.size, asked.processes)
+    print(json.dumps(results, indent=2) if asked.json else as_text(results))

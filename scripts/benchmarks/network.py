@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import json
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.turns import Budget, forget_peak, in_own_process, machine, median_seconds, peak_bytes, seconds
+from benchmarks.turns import Budget, as_text, forget_peak, in_own_process, machine, median_seconds, peak_bytes, seconds
 from persam_monai.losses import PersAMLoss
 from persam_monai.networks import (
     AUTOCAST,
@@ -260,3 +262,16 @@ def _autocast(precision: str) -> torch.autocast:
 
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def main() -> None:
+    """Parse the command line, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch")
+    parser.add_argument("--repeats", type=int, default=7, help="runs of which the median counts")
+    parser.add_argument("--minutes", type=float, default=4.0, help="after which nothing more begins")
+    asked = parser.parse_args()
+    results = measure(asked.only, asked.threads, asked.repeats, asked.minutes)
+    print(json.dumps(results, indent=2) if asked.json else as_text(results))

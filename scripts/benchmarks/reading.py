@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import logging
 import math
+import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +34,7 @@ from benchmarks.readers import (
     slide_bags,
 )
 from benchmarks.slides import SIDES, jpeg2000_slide, jpeg_slide
-from benchmarks.turns import Budget, in_turns, machine
+from benchmarks.turns import Budget, as_text, in_turns, machine
 from persam_monai.data import BagDataset, PatchSettings, SlideInstances, generator_for
 from persam_monai.errors import UserError
 from persam_monai.slides import Slide
@@ -284,3 +288,30 @@ def measure(
         results["slides"] = [*results.get("slides", []), row]
         left -= 1
     return results
+
+
+def main() -> None:
+    """Parse the command line, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        choices=(*PARTS, *ENDURANCE, "slides"),
+        help="parts to measure; slides: nothing but each --slide; None: all",
+    )
+    parser.add_argument("--slide", nargs="+", action="extend", default=[], type=Path, help="slides to measure besides")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of which the median counts")
+    parser.add_argument("--minutes", type=float, default=4.5, help="for all; what does not fit is left out")
+    parser.add_argument("--folder", type=Path, help="where the slides are made and kept; None: made and removed")
+    parser.add_argument("--slide-side", type=int, choices=SIDES, default=SIDES[-1], help="of these slides in pixels")
+    asked = parser.parse_args()
+    parts = [name for name in (*PARTS, *ENDURANCE) if asked.only is None or name in asked.only]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = asked.folder or Path(temporary)
+        try:
+            results = measure(folder, parts, asked.slide, Effort(asked.repeats), asked.slide_side, asked.minutes)
+        except UserError as error:
+            sys.exit(f"Error: {error}")
+    print(json.dumps(results, indent=2) if asked.json else as_text(results))
