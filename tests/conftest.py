@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
@@ -24,6 +25,9 @@ if "NVIMGCODEC_EXTENSIONS_PATH" not in os.environ and shutil.which("nvidia-smi")
 # What tests find in slides is not kept among the user's own.
 _cache_home = tempfile.TemporaryDirectory(prefix="cache-home-")
 os.environ["XDG_CACHE_HOME"] = _cache_home.name
+
+# PyTorch looks every five seconds whether workers are alive; tests in which they die need not wait so long.
+_MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.2,)  # type: ignore[attr-defined]
 
 WriteSlide = Callable[..., Path]
 

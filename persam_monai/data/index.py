@@ -262,7 +262,7 @@ class SlidePatches:
     feature_dim = 2048  # of the default extractor, ResNet50
 
     def __init__(
-        self, patches: PatchSettings, index_dir: str | os.PathLike[str] | None = None, index_workers: int = 2
+        self, patches: PatchSettings, index_dir: str | os.PathLike[str] | None = None, index_workers: int = 0
     ) -> None:
         self.patches = patches
         self.index_dir = index_dir

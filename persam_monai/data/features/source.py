@@ -25,6 +25,7 @@ from persam_monai.settings import check_settings
 
 logger = logging.getLogger(__name__)
 
+INDEX_WORKERS = 2  # processes that look for tissue, so that a slide that crashes a library takes no training with it
 COMPARED = (*EXTRACTOR, "mpp", "patch_size", "dim")
 GB = 1024**3
 OPTIONS = {"extractor": "--extractor_name", "mpp": "--mpp", "patch_size": "--patch_size"}
@@ -298,5 +299,5 @@ def bag_source(
         cache_gb: see :class:`FeatureFiles`.
     """
     if features_dir is None:
-        return SlidePatches(patches, index_dir)
+        return SlidePatches(patches, index_dir, INDEX_WORKERS)
     return FeatureFiles(features_dir, patches.size, patches.mpp, extractor_name, cache_gb)
