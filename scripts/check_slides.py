@@ -44,7 +44,7 @@ def _check(asked: argparse.Namespace) -> int:
     cache = None if asked.index_dir == "null" else IndexCache(asked.index_dir)
     wanted = Wanted(asked.read, asked.pictures, asked.patches, asked.seed)
     slides = check_slides(entries, patches, wanted, cache, asked.num_workers)
-    print(*lines(slides, "µ" if _shows("µ") else "u"), summary(slides), sep="\n")
+    print(*lines(slides), summary(slides), sep="\n")
     if asked.csv is not None:
         write_table(asked.csv, slides)
     return int(any(slide.problem is not None for slide in slides))
@@ -86,15 +86,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"is {text}; expected a whole number of at least 0")
     return int(text)
-
-
-def _shows(text: str) -> bool:
-    """Whether the terminal can print a text."""
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ _cache_home = tempfile.TemporaryDirectory(prefix="cache-home-")
 os.environ["XDG_CACHE_HOME"] = _cache_home.name
 
 # PyTorch looks every five seconds whether workers are alive; tests in which they die need not wait so long.
-_MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.2,)  # type: ignore[attr-defined]
+_MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.2,)
 
 WriteSlide = Callable[..., Path]
 

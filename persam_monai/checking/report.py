@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from persam_monai.checking.check import CheckedSlide
 from persam_monai.files import replacing
+from persam_monai.text_table import text_table
 
 COLUMNS = ("slide", "width", "height", "mpp_x", "mpp_y", "backend", "tissue_percent", "patches", "problem")
 
@@ -32,26 +33,16 @@ def row(slide: CheckedSlide) -> dict[str, str]:
     return values
 
 
-def lines(slides: Sequence[CheckedSlide], micro: str = "µ") -> list[str]:
-    """One aligned line per slide.
-
-    Args:
-        slides: in the order of the lines.
-        micro: for terminals that cannot print µ.
-    """
-    rows = [row(slide) for slide in slides]
-    cells = [[one["slide"], *_facts(one, micro)] for one in rows]
-    widths = [max((len(text) for text in column), default=0) for column in zip(*cells, strict=True)]
-    result = []
-    for one, texts in zip(rows, cells, strict=True):
-        known = bool(one["width"])
-        aligned = [texts[0].ljust(widths[0])]
-        if known:
-            aligned += [text.rjust(width) for text, width in zip(texts[1:], widths[1:], strict=True)]
-        if one["problem"]:
-            aligned.append(f"PROBLEM: {one['problem']}")
-        result.append("  ".join(aligned))
-    return result
+def lines(slides: Sequence[CheckedSlide]) -> list[str]:
+    """A table for the terminal, a line per slide."""
+    rows = []
+    for values in map(row, slides):
+        known = bool(values["width"])
+        mpp = " x ".join(dict.fromkeys((values["mpp_x"], values["mpp_y"])))
+        size, tissue = f"{values['width']} x {values['height']}", f"{values['tissue_percent']} %"
+        facts = [size, mpp, values["backend"], tissue, values["patches"]] if known else [""] * 5
+        rows.append([values["slide"], *facts, values["problem"]])
+    return text_table(["slide", "size", "mpp", "backend", "tissue", "patches", "problem"], rows, right=(1, 2, 4, 5))
 
 
 def summary(slides: Sequence[CheckedSlide]) -> str:
@@ -75,19 +66,6 @@ def write_table(path: str | os.PathLike[str], slides: Sequence[CheckedSlide]) ->
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(row(slide) for slide in slides)
-
-
-def _facts(one: dict[str, str], micro: str) -> list[str]:
-    if not one["width"]:
-        return [""] * 5
-    mpp = one["mpp_x"] if one["mpp_x"] == one["mpp_y"] else f"{one['mpp_x']} x {one['mpp_y']}"
-    return [
-        f"{one['width']} x {one['height']}",
-        f"{mpp} {micro}m/px",
-        one["backend"],
-        f"{one['tissue_percent']} % tissue",
-        f"{one['patches']} patches",
-    ]
 
 
 def _one_line(text: str) -> str:
