@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slide_mpp", type=as_typed, help="µm per pixel of slides that stand in no table, if the files do not say"
     )
-    parser.add_argument("--read", action="store_true", help="decode every tile that a patch can touch")
+    parser.add_argument("--read", action="store_true", help="read a patch of every location, to find damage")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of each slide, with tissue and patches")
     parser.add_argument("--patches", type=_count, default=200, help="most patches drawn into a picture")
     parser.add_argument("--seed", type=as_typed, default=0, help="of the patches that are drawn")

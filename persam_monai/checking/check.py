@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from persam_monai.checking.damage import read_all_tiles
 from persam_monai.checking.picture import draw_picture
 from persam_monai.cohort import SlideEntry
-from persam_monai.data import IndexCache, PatchSettings, SlideIndex, index_slides
+from persam_monai.data import IndexCache, PatchSettings, SlideIndex, generator_for, index_slides
 from persam_monai.errors import UserError
 from persam_monai.slide_files import without_ending
 from persam_monai.slides import PackedMask, PatchCells, Slide, TissueMask, tissue_mask
+
+AT_ONCE = 64  # patches that are read together
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Wanted:
     """What is done besides looking for tissue.
 
     Args:
-        read: decode every tile that a patch can touch.
+        read: read a patch of every location, so that damaged tiles are found.
         pictures: folder for a picture of each slide; ``None`` draws none.
         patches: most patches drawn into a picture.
         seed: of the patches that are drawn.
@@ -111,7 +112,7 @@ def check_slides(
 
 @dataclass(frozen=True)
 class CloserLook:
-    """Reads all tiles of a slide and draws it; goes to worker processes.
+    """Reads and draws a slide; goes to worker processes.
 
     Args:
         indices: by path, of the slides that can be used.
@@ -137,7 +138,7 @@ class CloserLook:
         problems = []
         steps: list[Callable[[], None]] = [lambda: self._draw(entry, index)]
         if self.wanted.read and usable:
-            steps.insert(0, lambda: read_all_tiles(index, patches.size, patches.mpp))
+            steps.insert(0, lambda: read_everywhere(index, patches))
         for step in steps:
             try:
                 step()
@@ -153,6 +154,25 @@ class CloserLook:
             with Slide(entry.path, header=index.header) as slide:
                 place = folder / self.names[entry.path]
                 draw_picture(slide, index, entry.slide, wanted.patches, wanted.seed, place)
+
+
+def read_everywhere(index: SlideIndex, patches: PatchSettings) -> None:
+    """Read one patch of every cell of a slide.
+
+    Args:
+        index: what is known of the slide.
+        patches: what a patch is.
+
+    Raises:
+        UserError: names the first damaged tile.
+    """
+    header, generator = index.header, generator_for(0, "check")
+    if header.backend == "cucim":  # it gives the pixels of another tile for one that it cannot decode, and no error
+        header = header._replace(backend="openslide")
+    with Slide(header.path, header=header) as slide:
+        for first in range(0, len(index.cells), AT_ONCE):
+            cells = np.arange(first, min(first + AT_ONCE, len(index.cells)))
+            slide.read_patches(index.cells.locate(cells, generator), patches.size, patches.mpp)
 
 
 def picture_names(entries: Sequence[SlideEntry]) -> dict[Path, str]:
