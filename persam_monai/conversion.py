@@ -145,7 +145,6 @@ def _report(path: Path, network: PersAM | PersAMOnFeatures, schema: ClinicalSche
     else:
         lines.append(
             "The checkpoint has no extractor, so this is the head alone, for features [B, D, N]. For inference from "
-            "slides convert it again with --extractor_weights; on features, put bundle/configs/frozen.json behind "
-            "inference.json."
+            "slides convert it again with --extractor_weights; for inference from features name --features_dir."
         )
     return "\n".join(lines)

@@ -154,6 +154,7 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
         UserError: lists the tensors that are missing, unexpected or of another shape.
     """
     from persam_monai.networks import Head, describe_head
+    from persam_monai.networks.weights import misfits
 
     state = read_tensors(card.path, "Copy it anew.")
     head = getattr(network, "head", network)
@@ -176,15 +177,10 @@ def load_weights(network: nn.Module, card: ModelCard) -> nn.Module:
         own, state = (
             {name: tensor for name, tensor in tensors.items() if not _is_extractors(name)} for tensors in (own, state)
         )
-    problems = [f"{name} is missing" for name in own if name not in state]
-    problems += [f"{name} is not part of the network" for name in state if name not in own]
-    problems += [
-        f"{name} is {list(state[name].shape)}, the network's is {list(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
     raise_together(
-        f"{card.path} does not fit this network (was it trained with another --extractor or --head?)", problems, shown=5
+        f"{card.path} does not fit this network (was it trained with another --extractor or --head?)",
+        misfits(own, state),
+        shown=5,
     )
     network.load_state_dict(state, strict=False)  # what may be missing is an extractor
     return network

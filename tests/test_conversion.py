@@ -147,6 +147,7 @@ def test_a_pickled_network_is_not_opened(tmp_path: Path) -> None:
         convert_reference_checkpoint(tmp_path / "theirs.pth", tmp_path / "model.pt")
 
 
+@pytest.mark.slow
 def test_the_script_converts_and_says_what_is_wrong(tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "scripts/convert_reference_checkpoint.py")]
     torch.save(other_state(), tmp_path / "theirs.pth")

@@ -111,9 +111,9 @@ def test_a_network_that_does_not_fit_is_told_which_tensors(saved: tuple[nn.Seque
     with pytest.raises(UserError, match="does not fit this network") as caught:
         load_weights(other, load_card(saved[1]))
     for line in (
-        "0.weight is [4, 3], the network's is [4, 7]",
-        "1.weight is not part of the network",
-        "2.weight is missing",
+        "0.weight: expected shape [4, 7], found [4, 3]",
+        "unexpected: 1.weight",
+        "missing: 2.weight",
     ):
         assert f"  - {line}" in str(caught.value)
 

@@ -19,6 +19,8 @@ from persam_monai.data.features import FeatureFiles
 from persam_monai.errors import UserError
 from tests.bundle.running import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = Settings(files=5, patches=40, features=16, precisions=("float32",), threads=1, copies=2)
 WORDS = ["--files", "5", "--patches", "450", "--features", "16", "--cache-gb", "1", "--precision", "bf16"]
 WORDS += ["--stretches", "1", "--stretch-batches", "1", "--threads", "1"]

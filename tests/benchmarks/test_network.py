@@ -14,6 +14,8 @@ from benchmarks.network import batched_over_single, extractor_over_default, meas
 from benchmarks.turns import in_own_process
 from tests.bundle.running import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def test_batching_is_compared_as_a_ratio_of_rates() -> None:
     results = batched_over_single(repeats=1, bags=2, patches=4)

@@ -21,6 +21,8 @@ from benchmarks.slides import jpeg2000_slide, jpeg_slide, sparse_slide
 from benchmarks.turns import as_text
 from tests.bundle.running import ROOT
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = ROOT / "scripts/benchmark_reading.py"
 SIDE = 1024
 LITTLE = Effort(repeats=1, seconds=0.01, bag_size=2)

@@ -13,6 +13,7 @@ import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -326,12 +327,11 @@ def test_a_misspelt_override_is_refused_with_the_right_spelling(dataset_dir: Pat
 
 def test_nested_overrides_go_on_working_and_debug_keeps_the_traceback(dataset_dir: Path, tmp_path: Path) -> None:
     output = tmp_path / "o"
-    words = command("training", TRAINING, dataset_dir=dataset_dir, output_dir=output, max_epochs=1)
-    result = subprocess.run([*words, "--optimizer#lr", "0.1"], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
+    settings: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output, "max_epochs": 1}
+    run_well("training", TRAINING, **settings, **{"optimizer#lr": 0.1})
     groups = torch.load(output / "checkpoints" / "last.pt", weights_only=True)["optimizer"]["param_groups"]
     assert {group["name"]: group["initial_lr"] for group in groups}["head"] == 0.1
-    again = subprocess.run([*words, "--debug", "True"], cwd=ROOT, capture_output=True, text=True)
+    again = run_bundle("training", TRAINING, **settings, debug=True)
     assert again.returncode == 1
     assert "Traceback" in again.stderr
     assert "already holds a training" in again.stderr

@@ -84,7 +84,7 @@ def test_a_model_without_extractor_that_does_not_say_which_is_not_given_a_random
     tmp_path: Path, schema: ClinicalSchema
 ) -> None:
     card = saved(tmp_path, schema, PersAMOnFeatures(head()), None)
-    with pytest.raises(UserError, match=r"holds no extractor .*frozen\.json"):
+    with pytest.raises(UserError, match=r"holds no extractor .*--features_dir"):
         load_weights(PersAM(PatchExtractor(Backbone(), 7), head()), card)
     load_weights(PersAMOnFeatures(head()), card)
 

@@ -121,6 +121,7 @@ def test_file_of_the_command_line_becomes_the_patch_extractor(tmp_path: Path) ->
         "extractor#path": str(tmp_path / "model.ts"),
         "head": {"_target_": "persam_monai.networks.ClinicalHead", "num_classes": 2, "clinical_groups": [1]},
         "patch_extractor#input_size": 16,
+        "patch_extractor#_disabled_": False,
     }
     extractor = config("inference", "extractors/torchscript", **overrides).get_parsed_content("patch_extractor")
     assert isinstance(extractor, PatchExtractor)
