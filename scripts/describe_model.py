@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 
-from persam_monai.description import describe_model, find_model, model_lines
+from persam_monai.description import find_model, model_lines
 from persam_monai.errors import UserError
 from persam_monai.model import load_card
 
@@ -18,18 +17,13 @@ def main() -> None:
     """Parse the command line and print. The weights are not opened; only their SHA-256 is compared."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="output_dir of a training, or model.pt or model.json in its models/")
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
     asked = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a unit that the terminal cannot show must not end this
     try:
-        description = describe_model(load_card(find_model(asked.model)))
+        print(*model_lines(load_card(find_model(asked.model))), sep="\n")
     except UserError as error:
         sys.exit(f"Error: {error}")
-    if asked.json:
-        print(json.dumps(description, indent=2, ensure_ascii=False))
-    else:
-        print(*model_lines(description), sep="\n")
 
 
 if __name__ == "__main__":
