@@ -42,7 +42,9 @@ def reduced(command: str) -> list[str]:
         place = words.index("--config_file") + 1
         configs = re.findall(r"[\w/]+\.json", words[place])
         configs = [str(ROOT / config) for config in configs]
-        small = SMALL if "training" in words else SMALL_EXTRACTOR
+        small = (
+            SMALL if "training" in words and "heads/" not in command else SMALL_EXTRACTOR
+        )  # a head has its own sizes
         words[place] = str([*configs, str(ROOT / small)])
     if words[1] == "scripts/make_demo_cohort.py":
         words[words.index("--size") + 1] = "512"
