@@ -8,34 +8,14 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_ROOMS = frozenset(
-    {
-        "clinical",
-        "cohort",
-        "commandline",
-        "conversion",
-        "data",
-        "description",
-        "drafting",
-        "engines",
-        "errors",
-        "files",
-        "handlers",
-        "losses",
-        "metrics",
-        "model",
-        "networks",
-        "settings",
-        "slides",
-        "summary",
-        "synthetic",
-        "text_table",
-    }
-)
-
 
 def __getattr__(name: str) -> ModuleType:
-    """Import a room when it is first named: configs ``import persam_monai`` and write ``persam_monai.cohort``."""
-    if name in _ROOMS:
-        return importlib.import_module(f"{__name__}.{name}")
+    """Import a module when it is first named: configs ``import persam_monai`` and write ``persam_monai.cohort``."""
+    full = f"{__name__}.{name}"
+    if not name.startswith("_"):
+        try:
+            return importlib.import_module(full)
+        except ModuleNotFoundError as error:
+            if error.name != full:
+                raise
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from persam_monai.clinical import LevelVariable, NumericVariable, OrdinalVariabl
 from persam_monai.cohort import counted
 from persam_monai.errors import UserError
 from persam_monai.model import ModelCard
-from persam_monai.text_table import number, text_table
+from persam_monai.screen import number, text_table
 
 _HEADS = {
     "PersAMHead": "PersAM, personalised attention",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from persam_monai.errors import UserError
+from persam_monai.screen import text_table
 
 FILES = {
     "models/model.pt": "the model that was chosen on validation",
@@ -104,16 +105,11 @@ def _table(names: Sequence[str], metrics: Sequence[dict[str, Any]]) -> list[str]
     """The test metrics beside those of always guessing the commonest class."""
     baseline = metrics[0]["commonest_class"]
     slides, patients = metrics[0]["slide"]["count"], metrics[0]["patient"]["count"]
-    heading = f"Test fold: {slides} slides of {patients} patients"
-    titles = [*names, f"always {baseline['always']}"]
-    lines = [f"{heading:<44}" + "".join(f"{title:>16}" for title in titles)]
+    rows = []
     for level in ("slide", "patient"):
         for score, name in SCORES.items():
-            values = [_number(one[level][score]) for one in (*metrics, baseline)]
-            lines.append(f"  {name + ', by ' + level:<42}" + "".join(f"{value:>16}" for value in values))
-    return lines
-
-
-def _number(value: float | None) -> str:
-    """Three decimals, or a dash where a score is not defined."""
-    return "–" if value is None else f"{value:.3f}"
+            values = [each[level][score] for each in (*metrics, baseline)]
+            cells = ["–" if value is None else f"{value:.3f}" for value in values]  # – where a score is not defined
+            rows.append([f"{name}, by {level}", *cells])
+    heading = [f"Test fold: {slides} slides of {patients} patients", *names, f"always {baseline['always']}"]
+    return text_table(heading, rows, right=range(1, len(heading)))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from persam_monai.checking.check import CheckedSlide
 from persam_monai.files import replacing
-from persam_monai.text_table import text_table
+from persam_monai.screen import text_table
 
 COLUMNS = ("slide", "width", "height", "mpp_x", "mpp_y", "backend", "tissue_percent", "patches", "problem")
 

@@ -14,7 +14,7 @@ from persam_monai.cohort.drafting import unknown_among
 from persam_monai.cohort.folds import assign_folds
 from persam_monai.cohort.leaks import MINIMUM_OF_CLASS, MINIMUM_PATIENTS, enough_to_tell, find_leak
 from persam_monai.cohort.problems import counted, rows_listed
-from persam_monai.text_table import number, share, text_table
+from persam_monai.screen import number, share, text_table
 
 _MOSTLY = 0.5  # share of missing values from which the median stands for more patients than were measured
 _NO_LABEL = "(no label)"

@@ -214,15 +214,6 @@ class PatchExtractor(nn.Module):
         return nullcontext(), _untracked(self.backbone)
 
     @torch.jit.unused
-    def pixel_settings(self) -> dict[str, Any]:
-        """What decides, beside the backbone, which features a patch has: ``mean``, ``std``, ``input_size``."""
-        return {
-            "mean": self.pixel_mean.tolist(),
-            "std": self.pixel_std.tolist(),
-            "input_size": self.input_size or None,
-        }
-
-    @torch.jit.unused
     def set_pixel_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Replaces the mean and standard deviation of red, green and blue (pixels scaled to [0, 1])."""
         self.pixel_mean.copy_(torch.tensor(mean))

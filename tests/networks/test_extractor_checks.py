@@ -116,12 +116,6 @@ def test_resizing_and_frozen_extractors_are_scriptable(frozen: bool) -> None:
     torch.testing.assert_close(torch.jit.script(extractor)(image), extractor(image))
 
 
-def test_pixel_settings_say_what_is_done_to_a_patch() -> None:
-    extractor = PatchExtractor(Says(pixel_mean=(0.5, 0.25, 0.125)), std=(1, 1, 2))
-    assert extractor.pixel_settings() == {"mean": [0.5, 0.25, 0.125], "std": [1, 1, 2], "input_size": None}
-    assert PatchExtractor(Says(input_size=96)).pixel_settings()["input_size"] == 96
-
-
 # ---- frozen
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from persam_monai.text_table import number, share, text_table
+from persam_monai.screen import number, share, text_table
 
 
 def test_columns_stand_below_one_another() -> None:
