@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from ignite.metrics import Average
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import StatsHandler
 
-from persam_monai.handlers import FollowLoader, RaiseErrors, SeedEpochs
+from persam_monai.handlers import EpochLine, FollowLoader, RaiseErrors, SeedEpochs
 
 
 def drawn(seed: int, first_epoch: int = 1, noise: int = 0) -> dict[int, float]:
@@ -262,3 +263,26 @@ def test_metrics_of_a_shortened_epoch_are_of_its_batches() -> None:
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: means.append(engine.state.metrics["mean"]))
     engine.run(Shrinking(6, {2: {5}}), max_epochs=3)
     assert means == pytest.approx([2.5, 2, 2])
+
+
+def test_an_epoch_is_one_line_with_losses_rate_time_and_the_best(caplog: pytest.LogCaptureFixture) -> None:
+    validator, best = Engine(lambda engine, batch: None), SimpleNamespace(epoch=0)
+    trainer: Any = Engine(lambda engine, batch: None)
+    trainer.optimizer = SimpleNamespace(param_groups=[{"lr": 0.002}, {"lr": 0.0001}])
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def validate(engine: Engine) -> None:
+        engine.state.metrics["train_loss"] = 0.61234
+        if engine.state.epoch != 2:  # every other epoch
+            validator.state.epoch, validator.state.metrics = engine.state.epoch, {"val_loss": 0.9}
+            best.epoch = 3 if engine.state.epoch == 3 else 0
+
+    EpochLine(validator, cast(Any, best)).attach(trainer)
+    with caplog.at_level(logging.INFO, "persam_monai"):
+        trainer.run([0], max_epochs=3)
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("persam_monai")]
+    assert lines == [
+        "epoch 1/3  train_loss 0.612  val_loss 0.9  lr 0.002  0 s, 0 s left",
+        "epoch 2/3  train_loss 0.612  lr 0.002  0 s, 0 s left",
+        "epoch 3/3  train_loss 0.612  val_loss 0.9  lr 0.002  0 s  * best",
+    ]
