@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import io
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -47,3 +50,16 @@ def raise_together(heading: str, problems: Sequence[str], shown: int = 20) -> No
     if len(problems) > shown:
         lines.append(f"  … and {len(problems) - shown} more.")
     raise UserError("\n".join(lines))
+
+
+@contextmanager
+def messages_of_a_script(status: int = 1) -> Iterator[None]:
+    """The body of a script: a :class:`UserError` ends it with the message alone and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show must not end it
+    try:
+        yield
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(status)

@@ -8,45 +8,33 @@ Exit status: 0 if all slides can be used, 1 if any has a problem, 2 if the quest
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from pathlib import Path
 
 from fire.parser import DefaultParseValue as as_typed  # reads numbers as the bundle's own command line does
 
-from persam_monai.checking.check import Wanted, check_slides
-from persam_monai.checking.report import lines, summary, write_table
-from persam_monai.checking.sources import find_slides
+from persam_monai.checking import CloserLook, check_slides, find_slides, slide_lines, write_table
 from persam_monai.data import IndexCache, PatchSettings, index_home
-from persam_monai.errors import UserError
+from persam_monai.errors import messages_of_a_script
 from persam_monai.settings import check_settings
 from persam_monai.slide_files import ENDINGS
 
 
 def main() -> int:
     """Parse the command line, look and print."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show must not end this
-    try:
-        return _check(_parser().parse_args())
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-
-
-def _check(asked: argparse.Namespace) -> int:
-    check_settings(vars(asked))
-    patches = PatchSettings(asked.patch_size, asked.mpp, asked.sampling, asked.min_tissue, asked.backend)
-    entries, found = find_slides(asked.places, asked.table, asked.slide_mpp)
-    print(f"Found {found}", flush=True)
-    cache = None if asked.index_dir == "null" else IndexCache(asked.index_dir)
-    wanted = Wanted(asked.read, asked.pictures, asked.patches, asked.seed)
-    slides = check_slides(entries, patches, wanted, cache, asked.num_workers)
-    print(*lines(slides), summary(slides), sep="\n")
-    if asked.csv is not None:
-        write_table(asked.csv, slides)
+    asked = _parser().parse_args()
+    with messages_of_a_script(2):
+        check_settings(vars(asked))
+        patches = PatchSettings(asked.patch_size, asked.mpp, asked.sampling, asked.min_tissue, asked.backend)
+        entries, found = find_slides(asked.places, asked.table, asked.slide_mpp)
+        print(f"Found {found}", flush=True)
+        cache = None if asked.index_dir == "null" else IndexCache(asked.index_dir)
+        closer = CloserLook(asked.read, asked.pictures, asked.patches, asked.seed)
+        slides = check_slides(entries, patches, closer, cache, asked.num_workers)
+        print(*slide_lines(slides), sep="\n")
+        if asked.csv is not None:
+            write_table(asked.csv, slides)
     return int(any(slide.problem is not None for slide in slides))
 
 

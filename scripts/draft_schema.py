@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from persam_monai.cohort.drafting import draft_schema
-from persam_monai.errors import UserError
+from persam_monai.errors import UserError, messages_of_a_script
 from persam_monai.files import replacing
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     asked = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # what a shell redirects into a file is the schema, which is UTF-8
-    try:
+    with messages_of_a_script():
         if asked.output is not None and os.path.exists(asked.output):
             raise UserError(f"{asked.output} is there already, and is not overwritten; name another --output.")
         text = draft_schema(asked.table)
@@ -32,8 +32,6 @@ def main() -> None:
             return
         with replacing(asked.output) as partial:
             partial.write_text(text, encoding="utf-8")
-    except UserError as error:
-        sys.exit(f"Error: {error}")
     print(
         f"Wrote {asked.output}: correct it, save it as clinical.yaml beside the table, then run "
         f"scripts/check_cohort.py (or check it as it is with --schema {asked.output})."

@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from persam_monai.errors import UserError
+from persam_monai.errors import messages_of_a_script
 from persam_monai.synthetic import make_cohort
 
 
-def main() -> int:
+def main() -> None:
     """Parse the command line and make the cohort."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder to make; must not hold anything yet")
@@ -21,14 +20,10 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=4096, help="side of a slide in pixels at 0.25 µm/px")
     parser.add_argument("--workers", type=int, default=None, help="processes that paint side by side; None: all CPUs")
     arguments = parser.parse_args()
-    try:
+    with messages_of_a_script(2):
         folder = make_cohort(**vars(arguments), progress=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     print(f"Synthetic cohort in {folder} (see {folder / 'README.txt'})")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

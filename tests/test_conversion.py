@@ -12,7 +12,7 @@ import torch
 from monai.networks.nets import ResNet
 from torch import Tensor, nn
 
-from persam_monai.conversion import convert_reference_checkpoint
+from convert_reference_checkpoint import convert_reference_checkpoint
 from persam_monai.errors import UserError
 from persam_monai.model import load_card, load_weights
 from persam_monai.networks import PersAM, PersAMHead, PersAMOnFeatures, build_head, load_reference_state_dict

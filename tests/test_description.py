@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from torch import nn
 
+from describe_model import find_model, model_lines
 from persam_monai.clinical import ClinicalSchema, RecordStatistics
-from persam_monai.description import find_model, model_lines
 from persam_monai.errors import UserError
 from persam_monai.model import load_card, save_model
 

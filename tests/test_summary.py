@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from persam_monai.errors import UserError
-from persam_monai.summary import summarise
+from show_results import summarise
 
 
 def scores(count: int, accuracy: float | None, balanced: float | None, auroc: float | None) -> dict[str, Any]:

@@ -21,8 +21,7 @@ import pandas as pd
 import torch
 
 from benchmarks.turns import as_text, seconds
-from persam_monai.metrics import Predictions
-from persam_monai.metrics.scores import SCORES
+from persam_monai.metrics import SCORES, Predictions
 from persam_monai.synthetic import make_cohort
 
 logger = logging.getLogger(__name__)

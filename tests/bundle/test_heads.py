@@ -13,8 +13,8 @@ import pytest
 import torch
 from monai.networks.nets import ResNet
 
+from convert_reference_checkpoint import convert_reference_checkpoint
 from persam_monai.clinical import ClinicalSchema
-from persam_monai.conversion import convert_reference_checkpoint
 from persam_monai.overrides import HEAD_FILES
 from tests.bundle.running import CONFIGS, INFERENCE, ROOT, SMALL_EXTRACTOR, TRAINING, run_bundle
 from tests.networks.test_reference import other_state

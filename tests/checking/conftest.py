@@ -21,7 +21,10 @@ def check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     def run(*words: object) -> tuple[int, list[str]]:
         typed = [str(word) for word in words]
         monkeypatch.setattr("sys.argv", ["check_slides.py", "--index_dir", "null", "--num_workers", "0", *typed])
-        status = check_slides.main()
+        try:
+            status = check_slides.main()
+        except SystemExit as end:
+            status = int(str(end.code))
         captured = capsys.readouterr()
         lines = (captured.out if status < 2 else captured.err).splitlines()
         return status, [line for line in lines if not line.startswith("  slide ")]  # the heading

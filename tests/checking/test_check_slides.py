@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from persam_monai.checking.sources import find_slides
+from persam_monai.checking import find_slides
 from persam_monai.cohort import Cohort, SlideEntry
 from persam_monai.data import IndexCache, PatchSettings, index_slides
 from persam_monai.errors import UserError

@@ -9,11 +9,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from persam_monai.checking.check import picture_names
-from persam_monai.checking.picture import OUTLINE, PATCH, SIDE, choose_patches, draw_picture
+from persam_monai.checking import picture_names
 from persam_monai.cohort import Cohort
 from persam_monai.data import PatchSettings, SlideIndex, index_slide
-from persam_monai.slides import Slide
+from persam_monai.picture import OUTLINE, PATCH, SIDE, choose_patches, draw_picture
 from tests.checking.conftest import HALF_SIDE, HALF_TISSUE
 
 SCALE = SIDE / HALF_SIDE
@@ -26,8 +25,7 @@ def index(half: Path, cohort: Cohort) -> SlideIndex:
 
 def drawn(half: Path, index: SlideIndex, place: Path, patches: int, seed: int = 0) -> np.ndarray:
     """The picture [h, w, 3] of the slide, without the footer."""
-    with Slide(half, header=index.header) as slide:
-        draw_picture(slide, index, "half.tif", patches, seed, place)
+    draw_picture(index, "half.tif", patches, seed, place)
     assert [path.name for path in place.parent.iterdir()] == [place.name]
     with Image.open(place) as picture:
         assert picture.width == SIDE < picture.height <= 2000

@@ -23,12 +23,11 @@ HALO = (0, 0, 0)
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"  # PIL's own has neither µ nor umlauts
 
 
-def draw_picture(slide: Slide, index: SlideIndex, name: str, patches: int, seed: int, place: Path) -> None:
+def draw_picture(index: SlideIndex, name: str, patches: int, seed: int, place: Path) -> None:
     """Write a PNG of the slide with the outline of the tissue and one epoch's patches of some cells.
 
     Args:
-        slide: an open slide.
-        index: what is known of it.
+        index: what is known of the slide.
         name: written below the picture; part of the random draw.
         patches: most patches to draw, one in each of so many cells chosen at random.
         seed: of the choice of cells and places.
@@ -37,9 +36,10 @@ def draw_picture(slide: Slide, index: SlideIndex, name: str, patches: int, seed:
     Raises:
         UserError: if the slide cannot be decoded or the file cannot be written.
     """
-    width, height = slide.dimensions
-    scale = min(1.0, SIDE / max(width, height))
-    thumbnail = slide.thumbnail(min(slide.mpp) / scale)
+    with Slide(index.header.path, header=index.header) as slide:
+        (width, height), mpp = slide.dimensions, slide.mpp
+        scale = min(1.0, SIDE / max(width, height))
+        thumbnail = slide.thumbnail(min(mpp) / scale)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     scene = cv2.resize(thumbnail, size, interpolation=cv2.INTER_AREA)
     _outline(scene, index.cells.tissue.unpack().mask)
@@ -49,7 +49,7 @@ def draw_picture(slide: Slide, index: SlideIndex, name: str, patches: int, seed:
     legend = [
         (OUTLINE, "tissue"),
         (PATCH, f"{len(chosen)} of {len(index.cells)} patches"),
-        (None, f"{width} × {height} px, {slide.mpp[0]:.4g} µm/px"),
+        (None, f"{width} × {height} px, {mpp[0]:.4g} µm/px"),
         (None, " ".join(name.split())),
     ]
     picture = _with_footer(picture, legend)

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictions of slides and patients, which bags vote for, and their scores, as numbers and as Ignite metrics."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from ignite.engine import Engine
+from ignite.metrics import Metric
+from sklearn.metrics import accuracy_score, confusion_matrix, recall_score, roc_auc_score
+
+from persam_monai.cohort import SlideEntry
+from persam_monai.data import BagDataset
+from persam_monai.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Class probabilities of units, which are slides or patients.
+
+    Attributes:
+        names: the units' names, ``[U]``.
+        patients: each unit's patient, ``[U]``.
+        labels: ``int64 [U]``, −1 where unknown.
+        probabilities: ``float64 [U, C]``, rows sum to 1.
+    """
+
+    names: tuple[str, ...]
+    patients: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Index of the most probable class, ``[U]``."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def labelled(self) -> Predictions:
+        """The units whose label is known."""
+        known = np.flatnonzero(self.labels >= 0)
+        return Predictions(
+            tuple(self.names[i] for i in known),
+            tuple(self.patients[i] for i in known),
+            self.labels[known],
+            self.probabilities[known],
+        )
+
+
+class Votes:
+    """Collects the bags' votes.
+
+    A slide's probabilities are the geometric mean of its bags', a patient's that of the patient's slides, each
+    renormalised.
+
+    Args:
+        entries: the slides; a vote names one by its index.
+    """
+
+    def __init__(self, entries: Sequence[SlideEntry]) -> None:
+        self.entries = entries
+        self._log_probabilities: list[list[np.ndarray]] = [[] for _ in entries]
+
+    def add(self, slides: torch.Tensor, logits: torch.Tensor) -> None:
+        """Count one vote per bag.
+
+        Args:
+            slides: ``[B]`` index of each bag's slide.
+            logits: ``[B, C]``.
+        """
+        votes = F.log_softmax(logits.detach().double(), dim=1).cpu().numpy()  # [B, C]
+        for slide, vote in zip(slides.tolist(), votes, strict=True):
+            self._log_probabilities[slide].append(vote)
+
+    def discard(self, slides: Iterable[int]) -> None:
+        """Forget the votes of slides, by index, that turned out to be damaged: part of a slide has no prediction."""
+        for slide in slides:
+            self._log_probabilities[slide].clear()
+
+    def slides(self) -> Predictions:
+        """One prediction for each slide that has a vote, in the cohort's order."""
+        voted = [i for i, votes in enumerate(self._log_probabilities) if votes]
+        entries = [self.entries[i] for i in voted]
+        mean = np.stack([_order_free_mean(self._log_probabilities[i]) for i in voted])  # [S, C]
+        return Predictions(
+            tuple(entry.slide for entry in entries),
+            tuple(entry.patient_id for entry in entries),
+            np.array([-1 if entry.label is None else entry.label for entry in entries], dtype=np.int64),
+            _normalise(mean),
+        )
+
+    def patients(self) -> Predictions:
+        """One prediction for each patient who has a slide with a vote, in the cohort's order."""
+        slides = self.slides()
+        patients = tuple(dict.fromkeys(slides.patients))
+        members = [[i for i, owner in enumerate(slides.patients) if owner == patient] for patient in patients]
+        logs = np.log(np.maximum(slides.probabilities, np.finfo(float).tiny))
+        return Predictions(
+            patients,
+            patients,
+            np.array([slides.labels[rows].max() for rows in members], dtype=np.int64),
+            _normalise(np.stack([logs[rows].mean(axis=0) for rows in members])),
+        )
+
+
+def _order_free_mean(votes: list[np.ndarray]) -> np.ndarray:
+    """Mean of [C] arrays that does not depend, even in the last bit, on the order in which they came."""
+    return np.sort(np.stack(votes), axis=0).mean(axis=0)
+
+
+def _normalise(log_probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities from unnormalised logarithms [U, C]."""
+    shifted = np.exp(log_probabilities - log_probabilities.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def accuracy(predictions: Predictions) -> float:
+    """Share of units whose most probable class is their label; NaN without units."""
+    return float(accuracy_score(predictions.labels, predictions.predicted)) if len(predictions.labels) else math.nan
+
+
+def balanced_accuracy(predictions: Predictions) -> float:
+    """Mean over the classes present of the share of their units that are recognised; NaN without units."""
+    if not len(predictions.labels):
+        return math.nan
+    present = np.unique(predictions.labels)
+    return float(recall_score(predictions.labels, predictions.predicted, labels=present, average="macro"))
+
+
+def auroc(predictions: Predictions) -> float:
+    """Macro one-vs-rest area under the ROC curve, over the classes that some units have and others have not.
+
+    NaN when there is no such class.
+    """
+    areas = [
+        roc_auc_score(predictions.labels == index, predictions.probabilities[:, index])
+        for index in range(predictions.probabilities.shape[1])
+        if 0 < np.count_nonzero(predictions.labels == index) < len(predictions.labels)
+    ]
+    return float(np.mean(areas)) if areas else math.nan
+
+
+SCORES: dict[str, Callable[[Predictions], float]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "auroc": auroc,
+}
+
+
+def report(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
+    """All scores of the labelled predictions, as JSON-able values; ``None`` for what cannot be computed.
+
+    Args:
+        predictions: of slides or of patients.
+        classes: names, in the order of the probabilities.
+
+    Returns:
+        ``count``; ``accuracy``, ``balanced_accuracy``, ``auroc``; ``classes_in_auroc``; ``confusion_matrix`` with a
+        row per true and a column per predicted class, in the order of ``classes``.
+    """
+    known = predictions.labelled
+    scores: dict[str, Any] = {"count": len(known.labels)}
+    for name, score in SCORES.items():
+        value = score(known)
+        scores[name] = None if math.isnan(value) else value
+    counts = np.bincount(known.labels, minlength=len(classes))
+    scores["classes_in_auroc"] = [c for c, n in zip(classes, counts, strict=True) if 0 < n < len(known.labels)]
+    scores["confusion_matrix"] = (
+        confusion_matrix(known.labels, known.predicted, labels=range(len(classes))).tolist()
+        if len(known.labels)
+        else np.zeros((len(classes), len(classes)), int).tolist()
+    )
+    return scores
+
+
+def always(label: int, predictions: Predictions) -> Predictions:
+    """What predicting class ``label`` for every unit would have been."""
+    certain = np.zeros_like(predictions.probabilities)
+    certain[:, label] = 1
+    return Predictions(predictions.names, predictions.patients, predictions.labels, certain)
+
+
+LEVELS = ("slide", "patient")
+
+
+def loss_of(output: dict[str, Any]) -> torch.Tensor:
+    """The loss in a trainer's output; MONAI's ``from_engine`` would wrap it in a tuple."""
+    loss: torch.Tensor = output["loss"]
+    return loss.detach()
+
+
+class VoteScore(Metric):
+    """A score of the predictions that the bags of an epoch vote for.
+
+    Args:
+        dataset: the bags' dataset.
+        score: ``accuracy``, ``balanced_accuracy`` or ``auroc``.
+        level: ``slide`` or ``patient``; never bags.
+
+    Raises:
+        UserError: if ``score`` or ``level`` is unknown.
+    """
+
+    def __init__(self, dataset: BagDataset, score: str = "auroc", level: str = "slide") -> None:
+        for name, value, known in (("score", score, tuple(SCORES)), ("level", level, LEVELS)):
+            if value not in known:
+                raise UserError(f"{name} is {value!r}; expected one of {', '.join(known)}.{did_you_mean(value, known)}")
+        self.dataset = dataset
+        self.score = SCORES[score]
+        self.level = level
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget all votes."""
+        self.votes: Votes | None = None
+
+    @torch.no_grad()
+    def iteration_completed(self, engine: Engine) -> None:
+        """Take the votes of the batch that the engine has just seen."""
+        self.update((engine.state.batch["slide"], engine.state.output["pred"].logits))
+
+    def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Count slides ``[B]`` and their logits ``[B, C]``."""
+        if self.votes is None:
+            self.votes = Votes(self.dataset.entries)
+        self.votes.add(*output)
+
+    def compute(self) -> float:
+        """The score of the labelled slides or patients."""
+        if self.votes is None:
+            return float("nan")
+        self.votes.discard(self.dataset.skipped)
+        predictions = self.votes.slides() if self.level == "slide" else self.votes.patients()
+        return self.score(predictions.labelled)
+
+
+class SlideLoss(Metric):
+    """Mean over slides of the mean loss of their bags, so that a large slide weighs like a small one.
+
+    Args:
+        loss: takes what the network predicts and the labels ``[B]``; must work on one bag.
+        dataset: the bags' dataset; slides that it skips do not count.
+    """
+
+    def __init__(self, loss: Callable[[Any, torch.Tensor], torch.Tensor], dataset: BagDataset | None = None) -> None:
+        self.loss = loss
+        self.dataset = dataset
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget all losses."""
+        self._losses: dict[int, list[float]] = defaultdict(list)
+
+    @torch.no_grad()
+    def iteration_completed(self, engine: Engine) -> None:
+        """Take the losses of the batch that the engine has just seen."""
+        output = engine.state.output
+        self.update((engine.state.batch["slide"], output["pred"], output["label"]))
+
+    def update(self, output: tuple[torch.Tensor, Any, torch.Tensor]) -> None:
+        """Count slides ``[B]``, the network's predictions (a tuple of tensors ``[B, …]``) and labels ``[B]``."""
+        slides, prediction, labels = output
+        for i, slide in enumerate(slides.tolist()):
+            one = type(prediction)(*(field[i : i + 1] for field in prediction))
+            self._losses[slide].append(float(self.loss(one, labels[i : i + 1])))
+
+    def compute(self) -> float:
+        """The mean; NaN without bags."""
+        skipped = set() if self.dataset is None else self.dataset.skipped
+        means = [sum(losses) / len(losses) for slide, losses in sorted(self._losses.items()) if slide not in skipped]
+        return sum(means) / len(means) if means else float("nan")
