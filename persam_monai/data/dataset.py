@@ -147,21 +147,26 @@ class BagDataset(Dataset[dict[str, Any]]):
         """The slides, in the order that ``slide`` indexes."""
         return self.data.entries
 
-    def prepare(self) -> BagDataset:
+    def prepare(self, only: Sequence[int] | None = None) -> BagDataset:
         """Look for the instances of every slide, once.
+
+        Args:
+            only: indices of the slides that give bags; ``None`` takes all.
 
         Raises:
             UserError: lists every slide that cannot be used, or, where they are skipped, says that none is left.
         """
         if self._instances is not None:
             return self
-        looked = self.source.look(self.entries, self.label)
-        problems = {i: problem for i, problem in enumerate(looked) if isinstance(problem, UserError)}
+        indices = range(len(self.entries)) if only is None else only
+        looked = dict(zip(indices, self.source.look([self.entries[i] for i in indices], self.label), strict=True))
+        problems = {i: problem for i, problem in looked.items() if isinstance(problem, UserError)}
         if not self.bad_slides.skip:
             raise_together(
                 f"Some slides cannot be used. {OR_SKIP} Problems", [str(problem) for problem in problems.values()]
             )
-        self._instances = [None if isinstance(result, UserError) else result for result in looked]
+        usable = {i: result for i, result in looked.items() if not isinstance(result, UserError)}
+        self._instances = [usable.get(i) for i in range(len(self.entries))]
         before = self.bad_slides.of(self.label)
         self.skipped = {i for i, entry in enumerate(self.entries) if entry.slide in before}
         for i, problem in problems.items():

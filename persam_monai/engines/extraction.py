@@ -5,17 +5,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import sys
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,11 +20,9 @@ from persam_monai.cohort import SlideEntry
 from persam_monai.data import (
     BagDataset,
     BagLoader,
-    Instances,
     Made,
     PatchSettings,
     SlideInstances,
-    Source,
     feature_file,
     read_info,
     write_features,
@@ -40,6 +32,7 @@ from persam_monai.data.features.made import differences, short
 from persam_monai.engines.outputs import make_writable, report_skipped
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors
+from persam_monai.handlers.running import orderly_end
 from persam_monai.networks import (
     AUTOCAST,
     PatchExtractor,
@@ -124,13 +117,12 @@ class Extraction:
             check_extractor(extractor, dataset.source.patches.size, device)
             if self.extractor_weights is None and not brings_weights(extractor.backbone):
                 _keep_random_weights(extractor, folder / RANDOM_WEIGHTS, self.overwrite)
-            dataset.source = _RemainingSlides(dataset.source, remaining)
-            dataset.prepare()
+            dataset.prepare(remaining)
         dataset.bad_slides.begin()
         written = 0
         if remaining:
             network = _network(extractor, device, arithmetic)
-            with _orderly_end(), torch.inference_mode():
+            with orderly_end(), torch.inference_mode():
                 written = _write_all(dataset, self.loader, network, targets, device, current)
         report_skipped([dataset])
         logger.info(
@@ -278,31 +270,6 @@ def _remaining(dataset: BagDataset, targets: Sequence[Target], ignored: frozense
     return remaining
 
 
-class _RemainingSlides:
-    """A source of bags that looks into some of the slides only; the others have no patches."""
-
-    pixels = True
-
-    def __init__(self, source: Source, remaining: Sequence[int]) -> None:
-        self.source = source
-        self.patches = source.patches
-        self.remaining = remaining
-
-    def dim_of(self, entries: Sequence[SlideEntry]) -> int:
-        """See :meth:`persam_monai.data.Source.dim_of`."""
-        return self.source.dim_of(entries)
-
-    def made_of(self, entries: Sequence[SlideEntry]) -> dict[str, Any] | None:
-        """See :meth:`persam_monai.data.Source.made_of`."""
-        return self.source.made_of(entries)
-
-    def look(self, entries: Sequence[SlideEntry], label: str = "slides") -> Sequence[Instances | UserError]:
-        """See :meth:`persam_monai.data.Source.look`."""
-        looked = self.source.look([entries[i] for i in self.remaining], label)
-        by_index = dict(zip(self.remaining, looked, strict=True))
-        return [by_index.get(i, cast(Instances, ())) for i in range(len(entries))]
-
-
 def _write_all(
     dataset: BagDataset,
     loader: BagLoader,
@@ -392,20 +359,3 @@ def _keep_random_weights(extractor: PatchExtractor, file: Path, overwrite: bool)
         "are kept in %s; for the same features of other slides, give that file as --extractor_weights.",
         file,
     )
-
-
-@contextmanager
-def _orderly_end() -> Iterator[None]:
-    """Let SIGTERM, by which schedulers end jobs, end the block as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -22,10 +22,7 @@ import json
 import logging
 import os
 import re
-import signal
 import socket
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -35,17 +32,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from ignite.engine import Engine, Events
-from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunStatus
 from monai.handlers import MLFlowHandler
 
 from persam_monai.errors import UserError
+from persam_monai.handlers.running import orderly_end
 
 logger = logging.getLogger(__name__)
-
-# Those that asked for an end. The exit raised in a signal's handler is lost where Python is in the middle of a fork or
-# of finalising; engines look here after every batch.
-stop_signals: list[int] = []
 
 HOST_TAG, PROCESS_TAG = "persam.host", "persam.process"
 LONGEST_PARAMETER = 500  # characters, MLflow's own limit on some servers
@@ -97,32 +90,23 @@ class MLflowRun(MLFlowHandler):
     def track(self) -> Iterator[MLflowRun]:
         """Open a run for the duration of the block."""
         status = RunStatus.FAILED
-        restore = _stop_on_sigterm()
-        try:
+        with orderly_end():
             try:
                 self._open()
-            except Exception as error:  # stores raise MLflow's, MONAI's, SQLAlchemy's and Python's own
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
-                raise UserError(
-                    f"MLflow cannot log to {self._address}: {_without_passwords(reason)}. Check --tracking_uri and the "
-                    "environment variable MLFLOW_TRACKING_URI, which wins; the --experiment_name, which must not have "
-                    "been deleted; and for a database, that Python's package for it is installed."
-                ) from error
-            yield self
-            status = RunStatus.FINISHED
-        except (KeyboardInterrupt, SystemExit):
-            status = RunStatus.KILLED
-            raise
-        finally:
-            restore()
-            if hasattr(self, "client"):
-                if self.cur_run:
-                    self._send("status", {"status": RunStatus.to_string(status)})
-                self._dispose_sqlite_store()
-            if self._lost:
-                logger.warning(
-                    "MLflow at %s did not take all of the run: %d values are missing.", self._address, self._lost
-                )
+                yield self
+                status = RunStatus.FINISHED
+            except (KeyboardInterrupt, SystemExit):
+                status = RunStatus.KILLED
+                raise
+            finally:
+                if hasattr(self, "client"):
+                    if self.cur_run:
+                        self._send(1, self.client.set_terminated, RunStatus.to_string(status))
+                    self._dispose_sqlite_store()
+                if self._lost:
+                    logger.warning(
+                        "MLflow at %s did not take all of the run: %d values are missing.", self._address, self._lost
+                    )
 
     @property
     def _address(self) -> str:
@@ -143,29 +127,42 @@ class MLflowRun(MLFlowHandler):
     def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
         """Log those of ``metrics`` that have a value (undefined ones are left out: not every store takes NaN)."""
         known = {name: value for name, value in metrics.items() if value is not None and value == value}
-        self._send("metric", known, step)
+        if time.monotonic() < self._next_try:
+            self._lost += len(known)
+            return
+        now = int(time.time() * 1000)
+        self._send(len(known), self.client.log_batch, [Metric(name, v, now, step) for name, v in known.items()])
 
     def log_file(self, path: str | os.PathLike[str]) -> None:
         """Log a text file as an artefact."""
-        self._send("artifact", {Path(path).name: Path(path).read_text(encoding="utf-8")})
+        self._send(1, self.client.log_text, Path(path).read_text(encoding="utf-8"), Path(path).name)
 
     def log_model(self, path: str | os.PathLike[str]) -> None:
         """Log what :func:`describe_for_tracking` leaves of a ``model.json``, as ``model_description.json``."""
         card = json.loads(Path(path).read_text(encoding="utf-8"))
-        self._send("artifact", {DESCRIPTION_FILE: json.dumps(describe_for_tracking(card), indent=2) + "\n"})
+        self._send(1, self.client.log_text, json.dumps(describe_for_tracking(card), indent=2) + "\n", DESCRIPTION_FILE)
 
-    def _send(self, kind: str, values: Mapping[str, Any], step: int = 0) -> None:
-        """Send ``values``, unless MLflow fails or has failed not long ago."""
-        if kind != "metric" or time.monotonic() >= self._next_try:
-            try:
-                send(self.client, self.cur_run.info.run_id, kind, values, step, int(time.time() * 1000))
-                return
-            except Exception as error:  # see track()
-                self._next_try = time.monotonic() + RETRY_AFTER
-                logger.warning("MLflow at %s fails (%s). The run goes on.", self._address, type(error).__name__)
-        self._lost += len(values)
+    def _send(self, values: int, log: Callable[..., None], *arguments: Any) -> None:
+        """Let the client log something of the run; where MLflow fails, count the values that it did not take."""
+        try:
+            log(self.cur_run.info.run_id, *arguments)
+        except Exception as error:  # stores raise MLflow's, SQLAlchemy's and Python's own
+            self._lost += values
+            self._next_try = time.monotonic() + RETRY_AFTER
+            logger.warning("MLflow at %s fails (%s). The run goes on.", self._address, type(error).__name__)
 
     def _open(self) -> None:
+        try:
+            self._create_run()
+        except Exception as error:  # stores raise MLflow's, MONAI's, SQLAlchemy's and Python's own
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(
+                f"MLflow cannot log to {self._address}: {_without_passwords(reason)}. Check --tracking_uri and the "
+                "environment variable MLFLOW_TRACKING_URI, which wins; the --experiment_name, which must not have been "
+                "deleted; and for a database, that Python's package for it is installed."
+            ) from error
+
+    def _create_run(self) -> None:
         super().__init__(**self._where, iteration_log=False)  # not before: it makes the database at once
         self._set_experiment()
         self._fail_killed_runs()
@@ -191,40 +188,16 @@ class MLflowRun(MLFlowHandler):
             logger.info("MLflow run %s was killed; it is marked FAILED.", run.info.run_name)
 
 
-def send(client: MlflowClient, run_id: str, kind: str, values: Mapping[str, Any], step: int, timestamp: int) -> None:
-    """Send what belongs to a run.
-
-    Args:
-        client: connected to the store of the run.
-        run_id: the run.
-        kind: ``metric``, ``artifact`` (text files) or ``status``.
-        values: by name; contents of the files; ``status`` and one of MLflow's statuses.
-        step: the epoch of metrics.
-        timestamp: milliseconds since 1970. A metric that is sent twice with the same one counts once.
-    """
-    if kind == "metric":
-        client.log_batch(run_id, metrics=[Metric(name, value, timestamp, step) for name, value in values.items()])
-    elif kind == "artifact":
-        for name, text in values.items():
-            client.log_text(run_id, text, name)
-    else:
-        client.set_terminated(run_id, values["status"], timestamp)
-
-
 def _without_passwords(text: str) -> str:
     """``text`` with ``***`` for the password of every address in it."""
     return re.sub(r"(://[^/@:\s]*:)[^@/\s]+@", r"\1***@", text)
 
 
 def describe_for_tracking(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What may be known of a model where its schema may not.
+    """What may be known of a model where its schema may not, of the content of ``model.json``.
 
-    Args:
-        card: the content of ``model.json``.
-
-    Returns:
-        The SHA-256 of the weights, by which the model is known, how it was chosen, and its sizes; of the schema the
-        number of classes and, for each group, the number of variables of each kind.
+    The SHA-256 of the weights, by which the model is known, how it was chosen, and its sizes; of the schema the number
+    of classes and, for each group, the number of variables of each kind.
     """
     groups = card["schema"]["groups"].values()
     return {
@@ -243,28 +216,6 @@ def _process(pid: int) -> str:
     if not stat.exists():
         return str(pid)
     return f"{pid} {stat.read_text().rpartition(')')[2].split()[19]}"  # field 3 is the first behind the name
-
-
-def _stop_on_sigterm() -> Callable[[], None]:
-    """Make SIGTERM (a scheduler's or a container's stop) end the process like an exit, with everything closed.
-
-    Returns:
-        Puts back what was before.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-
-    def stop(number: int, frame: object) -> None:
-        stop_signals.append(number)
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-
-    def restore() -> None:
-        signal.signal(signal.SIGTERM, before)
-        stop_signals.clear()
-
-    return restore
 
 
 def local_store(output_dir: str | os.PathLike[str]) -> str:

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -13,12 +17,34 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
 from persam_monai.data import generator_for
-from persam_monai.handlers.mlflow_run import stop_signals
 from persam_monai.handlers.saving import BestModelSaver
 
 logger = logging.getLogger(__name__)
 
 Handler = TypeVar("Handler")
+
+# Those that asked for an end. The exit raised in a signal's handler is lost where Python is in the middle of a fork or
+# of finalising; engines look here after every batch.
+stop_signals: list[int] = []
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers and containers stop, end the block like an exit, with everything closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        stop_signals.append(number)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        stop_signals.clear()
 
 
 def shared_handler(handler: Handler) -> Handler:

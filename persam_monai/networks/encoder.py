@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.functional import scaled_dot_product_attention
 
 from persam_monai.errors import did_you_mean
-from persam_monai.networks.precision import Dropout, at_least_float32
-from persam_monai.networks.precision import dropout as drop
+from persam_monai.networks.precision import at_least_float32
 
 ATTENTIONS = ("balanced", "standard")
 
@@ -54,7 +54,7 @@ class TokenAssembly(nn.Module):
         self.clinical_embedding_norm = nn.LayerNorm(width)
         self.clinical_sum_norm = nn.LayerNorm(width)
         self.class_norm = nn.LayerNorm(width)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, patches: Tensor, clinical: Tensor) -> Tensor:
         """Lines up the tokens of each bag.
@@ -120,10 +120,10 @@ class EncoderLayer(nn.Module):
         self.attention_out = nn.Linear(width, width)
         self.attention_norm = nn.LayerNorm(width)
         self.feedforward = nn.Sequential(
-            nn.Linear(width, feedforward), nn.GELU(), Dropout(dropout), nn.Linear(feedforward, width)
+            nn.Linear(width, feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feedforward, width)
         )
         self.feedforward_norm = nn.LayerNorm(width)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """One round of looking at one another.
@@ -218,8 +218,8 @@ def standard_attention(
     other_sees: Tensor | None = None
     if mask is not None:
         other_sees = torch.cat([seen, torch.ones_like(itself[:, :, :1])], dim=3)  # [B, 1, 1, N + M + C]
-    other_out = _attention(query[:, :, :others], key, value, other_sees, dropout)
-    class_out = _attention(query[:, :, others:], key, value, class_sees, dropout)
+    other_out = scaled_dot_product_attention(query[:, :, :others], key, value, other_sees, dropout)
+    class_out = scaled_dot_product_attention(query[:, :, others:], key, value, class_sees, dropout)
     return torch.cat([other_out, class_out], dim=2)  # [B, h, N + M + C, d]
 
 
@@ -254,23 +254,15 @@ def balanced_attention(
     scores = torch.cat([patch_score, clinical.mean(3, keepdim=True), itself.amax(3, keepdim=True)], dim=3)
     balance = scores.softmax(dim=3)  # [B, h, N + M + C, 3]
     weights = torch.cat([clinical.softmax(3) * balance[..., 1:2], itself.softmax(3) * balance[..., 2:]], dim=3)
-    weights = drop(weights, dropout)  # [B, h, N + M + C, M + C]
+    weights = functional.dropout(weights, dropout)  # [B, h, N + M + C, M + C]
     seen: Tensor | None = None
     if mask is not None:  # an empty bag may look anywhere: its patches weigh nothing
         seen = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None]  # [B, 1, 1, N]
-    from_patches = _attention(query, key[:, :, :patches], value[:, :, :patches], seen, dropout)  # [B, h, N + M + C, d]
+    from_patches = scaled_dot_product_attention(
+        query, key[:, :, :patches], value[:, :, :patches], seen, dropout
+    )  # [B, h, N + M + C, d]
     from_few = weights.to(value.dtype) @ value[:, :, patches:]  # [B, h, N + M + C, d]
     return from_few + balance[..., :1].to(value.dtype) * from_patches
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, dropout: float) -> Tensor:
-    """Fused attention; with dropout on a CPU, where the fused one would be none, plain attention."""
-    if dropout == 0 or query.device.type != "cpu":
-        return functional.scaled_dot_product_attention(query, key, value, seen, dropout)
-    logits = at_least_float32(query * query.shape[3] ** -0.5 @ key.transpose(2, 3))
-    if seen is not None:
-        logits = logits.masked_fill(~seen, -float("inf"))
-    return drop(logits.softmax(dim=3).to(value.dtype), dropout) @ value
 
 
 def _other_classes(query: Tensor, classes: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
-from persam_monai.networks.precision import Dropout, at_least_float32
+from persam_monai.networks.precision import at_least_float32
 
 LARGEST_DEVIATION = 10.0  # a feature that the training patches hardly ever had would decide everything else
 LEAST_SCALE = 1e-3  # of the features' median deviation: below, it is rounding
@@ -100,7 +100,7 @@ class Head(nn.Module):
             nn.LayerNorm(tokens * width),
             nn.Linear(tokens * width, hidden),
             nn.ReLU(),
-            Dropout(self.settings["dropout"]),
+            nn.Dropout(self.settings["dropout"]),
             nn.Linear(hidden, self.num_classes),
         )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from persam_monai.networks.encoder import Encoder, TokenAssembly
 from persam_monai.networks.head import Attention, Head
-from persam_monai.networks.precision import Dropout, at_least_float32
+from persam_monai.networks.precision import at_least_float32
 
 
 class PersAMHead(Head):
@@ -156,7 +156,7 @@ class Aggregator(nn.Module):
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.scale = width**-0.5
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Aggregation:

@@ -24,7 +24,8 @@ from monai.utils import path_to_sqlite_uri
 
 from persam_monai.errors import UserError
 from persam_monai.handlers import MLflowRun, RaiseErrors, local_store
-from persam_monai.handlers.mlflow_run import _process, describe_for_tracking, stop_signals
+from persam_monai.handlers.mlflow_run import _process, describe_for_tracking
+from persam_monai.handlers.running import stop_signals
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,50 +86,16 @@ def write_features(
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the rows of a dataset ``[n, width]`` are stored in an HDF5 file.
-
-    Attributes:
-        name: of the dataset.
-        width: values in a row.
-        dtype: of the values, with their byte order, as numpy writes it.
-        offset: of the first row in bytes, if the dataset is one block.
-        chunk: rows in a chunk, if chunks hold whole rows as they are (neither compressed nor otherwise changed).
-    """
-
-    name: str
-    width: int
-    dtype: str
-    offset: int | None
-    chunk: int | None
-
-    @classmethod
-    def of(cls, dataset: h5py.Dataset) -> Layout:
-        """The layout of a dataset ``[n, width]`` or ``[1, n, width]``."""
-        width, offset, chunk = dataset.shape[-1], None, None
-        if _is_plain(dataset) and not dataset.file.userblock_size:
-            if dataset.chunks is None:
-                offset = dataset.id.get_offset()
-            elif dataset.chunks[-1] == width:
-                chunk = dataset.chunks[-2]
-        return cls(dataset.name.lstrip("/"), width, dataset.dtype.str, offset, chunk)
-
-
-@dataclass(frozen=True)
 class StoredFeatures:
     """A file of features that has been looked into. Plain values: it can be sent to another process.
 
     Attributes:
         info: what is in it.
         identity: of the file when it was looked into.
-        features: layout of the features; ``None`` if the file is no HDF5.
-        coords: layout of the positions.
     """
 
     info: FeatureInfo
     identity: Identity
-    features: Layout | None = None
-    coords: Layout | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -142,96 +107,47 @@ class StoredFeatures:
         """Memory that all rows take, with their positions."""
         return self.info.count * (self.info.dim * self.dtype.itemsize + 2 * np.dtype(np.int64).itemsize)
 
-    @property
-    def by_rows(self) -> bool:
-        """Whether some rows can be read without the others."""
-        return all(
-            rows is not None and (rows.offset is not None or rows.chunk is not None)
-            for rows in (self.features, self.coords)
-        )
+    def read(self, chosen: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Features, float16 or float32 ``[n, D]``, and positions int64 ``[n, 2]`` (−1 where the file has none).
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """All features, float16 or float32 ``[n, D]``, and positions int64 ``[n, 2]`` (−1 where the file has none).
+        Args:
+            chosen: ``[n]`` indices of rows; ``None`` reads all.
 
         Raises:
             UserError: if the file cannot be read or has changed, or a feature is not finite.
         """
-        shape = (self.info.count, -1)
-        with _errors_of(self.info.path):
-            self._check_unchanged(self.info.path.stat())
-            if self.features is None or self.coords is None:
-                values, coords = read_tensor(self.info.path), np.full((self.info.count, 2), UNKNOWN)
+        path = self.info.path
+        with _errors_of(path):
+            if _identity(path) != self.identity:
+                raise UserError(f"{path} has changed since this run began. Start again when nothing writes there.")
+            if self.info.form == "pt":
+                features = read_tensor(path, chosen)
+                coords = np.full((len(features), 2), UNKNOWN)
             else:
-                with _open(self.info.path) as file:
-                    values, coords = file[self.features.name][()], file[self.coords.name][()]
-        return self._checked(values.reshape(shape)), coords.reshape(shape).astype(np.int64, copy=False)
-
-    def read_rows(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What :meth:`read` gives, of chosen rows alone.
-
-        Args:
-            chosen: ``[n]`` indices.
-
-        Raises:
-            UserError: as :meth:`read`.
-        """
-        if len(chosen) and not 0 <= chosen.min() <= chosen.max() < self.info.count:
-            raise IndexError(f"rows {chosen.min()} to {chosen.max()} of {self.info.count}")
-        arrays = []
-        with _errors_of(self.info.path), self.info.path.open("rb", buffering=0) as file:
-            self._check_unchanged(os.fstat(file.fileno()))
-            for layout in (self.features, self.coords):
-                assert layout is not None
-                rows = np.empty((len(chosen), layout.width), layout.dtype)
-                for row, offset in zip(rows.view(np.uint8), self._offsets(layout, chosen).tolist(), strict=True):
-                    if os.preadv(file.fileno(), [row.data], offset) != row.nbytes:
-                        raise EOFError("it ends too early")
-                arrays.append(rows)
-        return self._checked(arrays[0], chosen), arrays[1].astype(np.int64, copy=False)
-
-    def _offsets(self, layout: Layout, chosen: np.ndarray) -> np.ndarray:
-        """Bytes ``[n]`` from the file's begin to chosen rows."""
-        row_bytes = np.dtype(layout.dtype).itemsize * layout.width
-        if layout.offset is not None:
-            return layout.offset + chosen * row_bytes
-        assert layout.chunk is not None
-        chunks, within = np.divmod(chosen, layout.chunk)
-        offsets: np.ndarray = _chunk_offsets(self.info.path, self.identity, layout.name)[chunks] + within * row_bytes
-        return offsets
-
-    def _check_unchanged(self, status: os.stat_result) -> None:
-        if (status.st_size, status.st_mtime_ns) != self.identity:
-            raise UserError(
-                f"{self.info.path} has changed since this run began. Start again when nothing writes into the folder."
-            )
-
-    def _checked(self, features: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
+                with _open(path) as file:
+                    features, coords = (_rows(file[name], chosen) for name in ("features", "coords"))
         with np.errstate(over="ignore"):  # what becomes infinite in float32 is noticed right away
             features = features.astype(self.dtype, copy=False)
-        row = _first_bad_row(features)
-        if row is not None:
+        bad = _first_bad_row(features)
+        if bad is not None:
             raise UserError(
-                f"{self.info.path}: row {row if chosen is None else chosen[row]} of the features holds NaN or "
-                "infinity. Make the file anew; if it is float16, in float32 (--features_dtype float32)."
+                f"{path}: row {bad if chosen is None else chosen[bad]} of the features holds NaN or infinity. Make the "
+                "file anew; if it is float16, in float32 (--features_dtype float32)."
             )
-        return features
+        return features, coords.astype(np.int64, copy=False)
 
 
 def open_features(path: str | os.PathLike[str]) -> StoredFeatures:
-    """Look into a file of features without reading them.
-
-    Args:
-        path: a file of HDF5, or of torch if its name ends in ``.pt``.
+    """Look into a file of features without reading them: HDF5, or torch's if its name ends in ``.pt``.
 
     Raises:
         UserError: says what is wrong with the file.
     """
     path = Path(path)
     with _errors_of(path):
-        status = path.stat()
-        identity = (status.st_size, status.st_mtime_ns)
+        identity = _identity(path)
         if path.suffix == ".pt":
-            tensor = load_tensor(path, mapped=True)
+            tensor = load_tensor(path)
             dtype = str(tensor.dtype).removeprefix("torch.")
             return StoredFeatures(FeatureInfo(path, "pt", len(tensor), tensor.shape[1], dtype, Made()), identity)
         with _open(path) as file:
@@ -245,12 +161,26 @@ def open_features(path: str | os.PathLike[str]) -> StoredFeatures:
             info = FeatureInfo(
                 path, attributes.form, count, dim, dtype, attributes.made, attributes.extent, fingerprint
             )
-            return StoredFeatures(info, identity, Layout.of(features), Layout.of(coords))
+            return StoredFeatures(info, identity)
 
 
 def read_info(path: str | os.PathLike[str]) -> FeatureInfo:
     """What a file of features says of itself; see :func:`open_features`."""
     return open_features(path).info
+
+
+def _identity(path: Path) -> Identity:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _rows(dataset: h5py.Dataset, chosen: np.ndarray | None) -> np.ndarray:
+    """All or chosen rows ``[n, width]`` of a dataset ``[n, width]`` or ``[1, n, width]``."""
+    if chosen is None:
+        return np.asarray(dataset[()]).reshape(-1, dataset.shape[-1])
+    rows, places = np.unique(chosen, return_inverse=True)  # HDF5 wants them in order, each once
+    read: np.ndarray = dataset[rows] if dataset.ndim == 2 else dataset[0, rows]
+    return read[places]
 
 
 def _open(path: Path) -> h5py.File:
@@ -318,21 +248,6 @@ def _attributes(
 
 def _text(value: Any) -> str | None:
     return value.decode() if isinstance(value, bytes) else None if value is None else str(value)
-
-
-@cache  # it takes long to find out, and 8 bytes a chunk
-def _chunk_offsets(path: Path, identity: Identity, name: str) -> np.ndarray:
-    """Bytes ``int64 [chunks]`` from the file's begin to each chunk of rows."""
-    with _open(path) as file:
-        dataset = file[name]
-        rows = dataset.chunks[-2]
-        offsets = np.zeros(-(-dataset.shape[-2] // rows), np.int64)
-
-        def note(chunk: h5py.h5d.StoreInfo) -> None:
-            offsets[chunk.chunk_offset[-2] // rows] = chunk.byte_offset
-
-        dataset.id.chunk_iter(note)
-    return offsets
 
 
 def _first_bad_row(features: np.ndarray) -> int | None:

@@ -79,23 +79,15 @@ def _number(attributes: Mapping[str, Any], name: str) -> float | None:
         raise ValueError(f"the attribute {name} is {value!r}; expected a number") from error
 
 
-def load_tensor(path: Path, mapped: bool = False) -> torch.Tensor:
-    """The features ``[n, D]`` of a ``.pt`` file.
-
-    Args:
-        path: the file.
-        mapped: leave the values in the file, where torch can (not in files of torch before 1.6).
+def load_tensor(path: Path) -> torch.Tensor:
+    """The features ``[n, D]`` of a ``.pt`` file; their values stay in the file until they are used.
 
     Raises:
         UserError: if it holds anything else.
     """
-    content = None
-    if mapped:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception:  # old or damaged, which is found out by reading
-            content = None
-    if content is None:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # of torch before 1.6, or damaged, which is found out by reading
         content = read_tensors(
             path,
             "Make it anew, or copy it again. If it holds more than a tensor, such as a numpy array: in a Python that "
@@ -114,7 +106,8 @@ def load_tensor(path: Path, mapped: bool = False) -> torch.Tensor:
     )
 
 
-def read_tensor(path: Path) -> np.ndarray:
-    """The features ``[n, D]`` of a ``.pt`` file: float16 as they are, else float32."""
+def read_tensor(path: Path, chosen: np.ndarray | None = None) -> np.ndarray:
+    """All or chosen rows ``[n, D]`` of a ``.pt`` file: float16 as they are, else float32; the caller's own."""
     tensor = load_tensor(path)
-    return tensor.to(torch.float16 if tensor.dtype == torch.float16 else torch.float32).contiguous().numpy()
+    rows = tensor.clone() if chosen is None else tensor[torch.from_numpy(chosen)]
+    return rows.to(torch.float16 if tensor.dtype == torch.float16 else torch.float32).contiguous().numpy()

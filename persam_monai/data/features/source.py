@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
 from persam_monai.cohort import SlideEntry
-from persam_monai.data.features.file import Identity, StoredFeatures, open_features
+from persam_monai.data.features.file import StoredFeatures, open_features
 from persam_monai.data.features.finding import check_distinct, check_slide, find_all, missing
 from persam_monai.data.features.made import EXTRACTOR, FeatureInfo, Made, differences, short
 from persam_monai.data.index import PatchSettings, SlidePatches
@@ -34,9 +33,8 @@ OPTIONS = {"extractor": "--extractor_name", "mpp": "--mpp", "patch_size": "--pat
 class FeatureCache:
     """Whole files in memory, and single rows from the disk where the bound is reached.
 
-    A file in the cache stays: where a set is larger than the cache, a part of it is always there, and the rest is read
-    row by row. Files that cannot be read by rows (compressed ones, those of torch) replace those that were not used for
-    the longest time.
+    A file in the cache stays: where a set is larger than the cache, a part of it is always there, and of the rest the
+    rows of each bag are read.
 
     Args:
         bound: most bytes of features and positions that are kept. 0 keeps none.
@@ -44,40 +42,24 @@ class FeatureCache:
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
-        self.nbytes = 0
-        self._kept: OrderedDict[Path, tuple[Identity, np.ndarray, np.ndarray]] = OrderedDict()
+        self.kept: dict[Path, tuple[StoredFeatures, np.ndarray, np.ndarray]] = {}
 
     @property
-    def paths(self) -> list[Path]:
-        """Files that are kept, the least recently used first."""
-        return list(self._kept)
+    def nbytes(self) -> int:
+        """Of all that is kept."""
+        return sum(stored.nbytes for stored, _, _ in self.kept.values())
 
     def rows(self, stored: StoredFeatures, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Some rows of a file: features ``[n, D]`` and positions ``[n, 2]``, the caller's own.
-
-        Raises:
-            UserError: if the file cannot be read, or what is read is not finite.
-        """
+        """Some rows of a file: features ``[n, D]`` and positions ``[n, 2]``, the caller's own."""
         path = stored.info.path
-        if path in self._kept and self._kept[path][0] != stored.identity:
-            self._drop(path)  # it was made anew
-        if path not in self._kept:
-            if stored.by_rows and self.nbytes + stored.nbytes > self.bound:
-                return stored.read_rows(chosen)
-            while self._kept and self.nbytes + stored.nbytes > self.bound:
-                self._drop(next(iter(self._kept)))  # before the file is read, so that both are never in memory
-            features, coords = stored.read()
-            if not self.bound:
-                return features[chosen], coords[chosen]
-            self._kept[path] = (stored.identity, features, coords)
-            self.nbytes += stored.nbytes
-        self._kept.move_to_end(path)
-        _, features, coords = self._kept[path]
+        if path in self.kept and self.kept[path][0] != stored:
+            del self.kept[path]  # it was made anew
+        if path not in self.kept:
+            if self.nbytes + stored.nbytes > self.bound:
+                return stored.read(chosen)
+            self.kept[path] = (stored, *stored.read())
+        _, features, coords = self.kept[path]
         return features[chosen], coords[chosen]
-
-    def _drop(self, path: Path) -> None:
-        _, features, coords = self._kept.pop(path)
-        self.nbytes -= features.nbytes + coords.nbytes
 
 
 _caches: dict[tuple[str, int], FeatureCache] = {}  # of this process

@@ -21,46 +21,41 @@ SIZE = 12 * (5 * 4 + 16)  # bytes of a file of 12 patches, 5 features each, in f
 
 
 def ours(folder: Path, count: int) -> list[StoredFeatures]:
-    """Files that can be read by rows."""
+    """Files as an extraction writes them."""
     return [open_features(write_features_file(folder / f"P{i}.h5", seed=i)) for i in range(count)]
 
 
 def chunked(folder: Path, count: int) -> list[StoredFeatures]:
-    """Files of chunks that can be read by rows."""
+    """Files of chunks."""
     both = [{"features": values(seed=i), "coords": positions()} for i in range(count)]
     return [open_features(write_h5(folder / f"P{i}.h5", one, chunk=5)) for i, one in enumerate(both)]
 
 
-def whole(folder: Path, count: int) -> list[StoredFeatures]:
-    """Files that can only be read whole."""
+def tensors(folder: Path, count: int) -> list[StoredFeatures]:
+    """Files of torch."""
     paths = [save(folder / f"P{i}.pt", torch.from_numpy(values(seed=i))) for i in range(count)]
     return [open_features(path) for path in paths]
 
 
 def names(cache: FeatureCache) -> list[str]:
-    return [path.stem for path in cache.paths]
+    return [path.stem for path in cache.kept]
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was read from disk: names of files, with a star where only rows were."""
     done: list[str] = []
-    read, read_rows = StoredFeatures.read, StoredFeatures.read_rows
+    read = StoredFeatures.read
 
-    def note(one: StoredFeatures) -> Any:
-        done.append(one.info.path.stem)
-        return read(one)
-
-    def note_rows(one: StoredFeatures, *args: Any) -> Any:
-        done.append(f"{one.info.path.stem}*")
-        return read_rows(one, *args)
+    def note(one: StoredFeatures, chosen: np.ndarray | None = None) -> Any:
+        done.append(one.info.path.stem + ("" if chosen is None else "*"))
+        return read(one, chosen)
 
     monkeypatch.setattr(StoredFeatures, "read", note)
-    monkeypatch.setattr(StoredFeatures, "read_rows", note_rows)
     return done
 
 
-@pytest.mark.parametrize("make", [ours, chunked, whole])
+@pytest.mark.parametrize("make", [ours, chunked, tensors])
 @pytest.mark.parametrize("files", [0, 0.5, 1.5, 2.5, 9])
 def test_rows_are_the_same_wherever_they_come_from(
     tmp_path: Path, make: Callable[[Path, int], list[StoredFeatures]], files: float
@@ -69,17 +64,17 @@ def test_rows_are_the_same_wherever_they_come_from(
     for i in (0, 0, 1, 2, 3, 0, 1, 1, 3):
         features, coords = cache.rows(stored[i], CHOSEN)
         np.testing.assert_array_equal(features, values(seed=i)[CHOSEN])
-        np.testing.assert_array_equal(coords, positions()[CHOSEN] if make is not whole else np.full((4, 2), -1))
+        np.testing.assert_array_equal(coords, positions()[CHOSEN] if make is not tensors else np.full((4, 2), -1))
         features[:] = coords[:] = 0  # the caller's own: what is kept does not change
 
 
-@pytest.mark.parametrize("make", [ours, chunked, whole])
+@pytest.mark.parametrize("make", [ours, chunked, tensors])
 def test_no_more_than_the_bound_is_kept(tmp_path: Path, make: Callable[[Path, int], list[StoredFeatures]]) -> None:
     stored, cache = make(tmp_path, 5), FeatureCache(int(2.9 * SIZE))
     for i in np.random.default_rng(0).integers(0, 5, 100):
         cache.rows(stored[i], CHOSEN)
         assert cache.nbytes <= cache.bound
-        assert len(cache.paths) <= 2
+        assert len(cache.kept) <= 2
     assert cache.nbytes >= SIZE
 
 
@@ -96,34 +91,18 @@ def test_beyond_the_bound_only_rows_are_read_and_nothing_goes(tmp_path: Path, re
     for i in (0, 1, 2, 2, 0):
         cache.rows(stored[i], CHOSEN)
     assert reads == ["P0", "P1", "P2*", "P2*"]
-    assert names(cache) == ["P1", "P0"]
+    assert names(cache) == ["P0", "P1"]
 
 
-def test_files_that_are_read_whole_take_the_place_of_the_least_recently_used(tmp_path: Path, reads: list[str]) -> None:
-    stored, cache = whole(tmp_path, 3), FeatureCache(2 * SIZE)
-    for i in (0, 1, 0, 2, 1):
-        cache.rows(stored[i], CHOSEN)
-    assert reads == ["P0", "P1", "P2", "P1"]
-    assert names(cache) == ["P2", "P1"]
-
-
-def test_a_file_larger_than_the_bound_is_kept_while_in_use(tmp_path: Path, reads: list[str]) -> None:
-    stored, cache = whole(tmp_path, 2), FeatureCache(SIZE // 2)
-    for i in (0, 0, 1, 1):
-        cache.rows(stored[i], CHOSEN)
-    assert reads == ["P0", "P1"]
-    assert names(cache) == ["P1"]
-
-
-@pytest.mark.parametrize(("make", "read"), [(ours, "P0*"), (whole, "P0")])
+@pytest.mark.parametrize("make", [ours, tensors])
 def test_a_bound_of_0_keeps_nothing(
-    tmp_path: Path, reads: list[str], make: Callable[[Path, int], list[StoredFeatures]], read: str
+    tmp_path: Path, reads: list[str], make: Callable[[Path, int], list[StoredFeatures]]
 ) -> None:
     (stored,), cache = make(tmp_path, 1), FeatureCache(0)
     for _ in range(2):
         cache.rows(stored, CHOSEN)
-    assert reads == [read, read]
-    assert (cache.nbytes, cache.paths) == (0, [])
+    assert reads == ["P0*", "P0*"]
+    assert (cache.nbytes, cache.kept) == (0, {})
 
 
 def test_a_file_that_was_made_anew_and_looked_into_again_is_read_again(tmp_path: Path) -> None:
@@ -147,7 +126,7 @@ def test_a_process_has_one_cache_for_a_folder_and_its_workers_share_the_bound(tm
     class Look(Dataset[tuple[int, int]]):
         def __getitem__(self, i: int) -> tuple[int, int]:
             one = cache_for(str(tmp_path), 2)
-            return one.bound, len(one.paths)
+            return one.bound, len(one.kept)
 
     loader = DataLoader(Look(), None, sampler=range(4), num_workers=2, multiprocessing_context=get_context("fork"))
     assert {tuple(one) for one in loader} == {(GB, 0)}

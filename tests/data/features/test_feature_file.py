@@ -41,8 +41,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def rows(path: Path, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     stored = pickle.loads(pickle.dumps(open_features(path)))
-    assert stored.by_rows
-    arrays: tuple[np.ndarray, np.ndarray] = stored.read_rows(chosen)
+    arrays: tuple[np.ndarray, np.ndarray] = stored.read(chosen)
     return arrays
 
 
@@ -220,7 +219,7 @@ def test_rows_are_those_of_the_file_however_they_lie(
     np.testing.assert_array_equal(at, expected[1])
 
 
-def test_what_cannot_be_read_by_rows_is_read_whole(tmp_path: Path) -> None:
+def test_compressed_files_and_files_of_torch_are_read_by_rows_too(tmp_path: Path) -> None:
     paths = [
         write_h5(tmp_path / "compressed.h5", BOTH, compression="gzip"),
         write_h5(tmp_path / "block.h5", BOTH, chunk=None),
@@ -228,9 +227,10 @@ def test_what_cannot_be_read_by_rows_is_read_whole(tmp_path: Path) -> None:
     ]
     with h5py.File(paths[1], "w", userblock_size=512) as file:
         file.update(BOTH)
+    chosen = np.array([7, 3, 3, 11])
     for path in paths:
-        assert not open_features(path).by_rows
         np.testing.assert_array_equal(read(path)[0], values())
+        np.testing.assert_array_equal(rows(path, chosen)[0], values()[chosen])
 
 
 @pytest.mark.parametrize(
@@ -368,10 +368,8 @@ def test_a_number_too_large_for_float32_is_found(tmp_path: Path) -> None:
 def test_a_file_that_changed_or_ended_since_it_was_looked_into_is_not_read(tmp_path: Path) -> None:
     path = write_features_file(tmp_path / "P1.h5")
     stored = open_features(path)
-    with pytest.raises(IndexError):
-        stored.read_rows(np.array([12]))
     shutil.copy(write_features_file(tmp_path / "P2.h5", 10), path)
-    for use in (stored.read, lambda: stored.read_rows(np.array([1]))):
+    for use in (stored.read, lambda: stored.read(np.array([1]))):
         with pytest.raises(UserError, match=r"P1\.h5 has changed"):
             use()
     path.unlink()
