@@ -122,12 +122,7 @@ def running_settings() -> dict[str, Any]:
 
 
 def next_command(run_id: str, *files: str) -> str | None:
-    """The command line that is running, for another run; None where it is no ``monai.bundle run``.
-
-    Args:
-        run_id: such as ``evaluating``.
-        files: further config files, in the folder of the first one.
-    """
+    """The command line that is running, for another run; None where it is no ``monai.bundle run``."""
     given = _typed(sys.argv)
     if given is None or not given.config_files:
         return None

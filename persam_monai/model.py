@@ -55,9 +55,6 @@ class ModelCard:
     def warnings(self, record: np.ndarray) -> list[str]:
         """What is to be said of a record that the model is asked about.
 
-        Args:
-            record: as the schema encodes it, float32 ``[F]``, NaN where missing.
-
         Returns:
             A sentence for each value unlike those of the training, or one that says that no value is known.
         """
@@ -66,11 +63,7 @@ class ModelCard:
         return self.statistics.warnings(self.schema, record)
 
     def trained_with(self, name: str) -> Any:
-        """A setting of the training that made the model.
-
-        Raises:
-            UserError: if the description does not say.
-        """
+        """A setting of the training that made the model."""
         if name not in self.settings:
             raise UserError(
                 f"{self.path.with_suffix('.json')} does not say with what {name} the model was trained (a converted "

@@ -26,15 +26,7 @@ HEAD_FILES = {
 
 
 def check_overrides(config_files: Sequence[str], overrides: Mapping[str, Any]) -> None:
-    """Refuse overrides that do not stand in the configs.
-
-    Args:
-        config_files: merged in this order, as MONAI does.
-        overrides: ids (``max_epochs``, ``optimizer#lr``, ``train::trainer::max_epochs``) and their values.
-
-    Raises:
-        UserError: names the first unknown id and the nearest known one.
-    """
+    """Refuse overrides that do not stand in the configs."""
     config = ConfigParser.load_config_files(list(config_files)) if config_files else {}
     for override in overrides:
         name = override.lstrip("+").replace("::", "#")
@@ -43,14 +35,7 @@ def check_overrides(config_files: Sequence[str], overrides: Mapping[str, Any]) -
 
 
 def check_head(config: Mapping[str, Any]) -> None:
-    """Refuse a block ``head`` with arguments that its class does not take: another head's, or those of an overlay.
-
-    Args:
-        config: what is run, with all files merged and all overrides applied.
-
-    Raises:
-        UserError: names the class, the arguments and the config file of the head.
-    """
+    """Refuse a block ``head`` with arguments that its class does not take: another head's, or those of an overlay."""
     block = config.get("head")
     if not isinstance(block, Mapping) or "_target_" not in block:
         return

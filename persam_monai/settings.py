@@ -119,9 +119,6 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Args:
         settings: values by name; names without a rule, and values that a config still has to evaluate (text that
             begins with ``$`` or ``@``), are passed over.
-
-    Raises:
-        UserError: lists every setting with what was found and what was expected.
     """
     given = {name: value for name, value in settings.items() if not str(value).startswith(("$", "@"))}
     problems = []

@@ -37,9 +37,6 @@ def slide_path(named: str | os.PathLike[str]) -> Path:
 
     A DICOM slide may be named by its folder or by any of its files: it is opened by the first of them.
 
-    Args:
-        named: path of the slide.
-
     Returns:
         An absolute path. A folder stays as it is unless the DICOM files in it are one slide.
     """
@@ -62,9 +59,6 @@ def files_of_slide(path: Path) -> list[Path]:
 
     Args:
         path: the file by which the slide is opened.
-
-    Returns:
-        Sorted by name; ``path`` is among them.
 
     Raises:
         OSError: if the file or its folder cannot be read.

@@ -54,16 +54,7 @@ def describe_records(cohort: Cohort, inference: bool = False) -> list[str]:
 
 
 def describe_folds(cohort: Cohort, folds: int = 5, seed: int = 0) -> list[str]:
-    """Lines with the number of patients by class and fold.
-
-    Args:
-        cohort: every patient labelled.
-        folds: of the draw, if the table has none.
-        seed: of the draw.
-
-    Raises:
-        UserError: as :func:`persam_monai.cohort.assign_folds` does.
-    """
+    """Lines with the number of patients by class and fold."""
     fold_of = assign_folds(cohort, folds, seed)
     counts = Counter((cohort.patient_labels[patient], fold) for patient, fold in fold_of.items())
     present = range(max(fold_of.values()) + 1)

@@ -34,14 +34,7 @@ _SHOWN = ("width", "layers", "heads", "attention", "dropout", "exploratory", "re
 
 
 def find_model(place: str | Path) -> Path:
-    """The weights of the model that a person means.
-
-    Args:
-        place: ``model.pt`` or ``model.json``, the folder that they are in, or the ``output_dir`` of a training.
-
-    Raises:
-        UserError: if there is no folder with both files.
-    """
+    """The weights of the model that a person means."""
     path = Path(place)
     candidates = [path.with_suffix(".pt")]
     if path.is_dir():
@@ -56,11 +49,7 @@ def find_model(place: str | Path) -> Path:
 
 
 def model_lines(card: ModelCard) -> list[str]:
-    """What a model is, as lines for the terminal.
-
-    Args:
-        card: as :func:`persam_monai.model.load_card` reads it.
-    """
+    """What a model is, as lines for the terminal."""
     lines = [
         f"{card.path}",
         f"Classes: {', '.join(card.schema.classes)}",

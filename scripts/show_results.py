@@ -43,15 +43,7 @@ HEADS = {
 
 
 def summarise(output_dir: str | os.PathLike[str], *others: str | os.PathLike[str]) -> str:
-    """A text for the terminal.
-
-    Args:
-        output_dir: of a training that was evaluated.
-        others: of further ones on the same test fold, to compare with.
-
-    Raises:
-        UserError: if one was not, or has another test fold.
-    """
+    """A text for the terminal."""
     folder = Path(output_dir)
     metrics = [_metrics(Path(one)) for one in (output_dir, *others)]
     names = _names([Path(one) for one in (output_dir, *others)])

@@ -140,13 +140,6 @@ def as_text(cell: object) -> str:
 def parse_number(value: object, rules: CellRules = PLAIN_RULES) -> float:
     """The finite number that a cell holds.
 
-    Args:
-        value: text, or an int or float, which is taken as it is. Truth values and dates are not numbers here.
-        rules: how text is written.
-
-    Raises:
-        CellError: if it is anything else.
-
     Example:
         >>> parse_number("1.234,5", CellRules(",", "."))
         1234.5

@@ -245,11 +245,7 @@ class ClinicalSchema(BaseModel):
 
 
 def _read_yaml(path: Path) -> tuple[object, dict[KeyPath, int]]:
-    """What a schema's file holds, and the line of each key.
-
-    Raises:
-        UserError: if it is missing, unreadable, not UTF-8, not YAML, or has a key twice in one mapping.
-    """
+    """What a schema's file holds, and the line of each key."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         root = yaml.compose(text, yaml.SafeLoader)

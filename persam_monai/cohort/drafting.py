@@ -508,10 +508,6 @@ def _in_order(levels: Sequence[str]) -> list[str] | None:
 def plausible_range(values: np.ndarray, positive: bool = False) -> tuple[float, float]:
     """Friendly ends that leave room around the data; 0 below data that are never negative.
 
-    Args:
-        values: ``[patients]`` without NaN.
-        positive: whether 0 is to be outside, as for a logarithm.
-
     Example:
         >>> plausible_range(np.array([18.0, 95.0]))
         (0.0, 120.0)

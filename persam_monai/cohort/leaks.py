@@ -57,11 +57,6 @@ def find_leak(values: np.ndarray, labels: Sequence[str | None], absence: bool = 
     ``MINIMUM_PATIENTS`` patients and ``MINIMUM_OF_CLASS`` of each class are asked for (rarer classes take no part):
     that an unrelated yes or no sorts 20 patients so, 5 of them of one class, happens by accident to fewer than one
     variable in ten thousand.
-
-    Args:
-        values: ``[patients, components]``, NaN where missing.
-        labels: one per patient; None where unknown, which takes no part.
-        absence: whether NaN means that the value is missing, so that a leak by absence can be looked for.
     """
     missing = np.isnan(values).any(axis=1)
     everybody = np.arange(len(labels))

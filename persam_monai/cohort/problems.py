@@ -71,9 +71,6 @@ class Problems:
         Args:
             source: the table.
             file: gets all problems, without the cells; a list from an earlier time is removed if there are none.
-
-        Raises:
-            UserError: with the first rows of each column.
         """
         columns: list[str | None] = [None, *dict.fromkeys(self.columns)]
         columns += [each.column for each in self.found if each.column not in columns]

@@ -100,9 +100,6 @@ def read_entries(
         require_slides: whether the slide files must be there.
         decimal: the table's decimal sign, if it is another one than the schema's.
         problems_file: gets the list of all problems, without the cells.
-
-    Raises:
-        UserError: with all problems of the table.
     """
     needed = ["patient_id", "slide", *(["label"] if require_labels else []), *schema.variable_names]
     reader = _Reader(table, schema, needed, {*RESERVED_COLUMNS, *needed}, decimal)
@@ -129,16 +126,7 @@ def read_entries(
 
 
 def read_slides(table: Table, require_slides: bool = True, problems_file: Path | None = None) -> tuple[SlideEntry, ...]:
-    """The slides of a table, each as a patient of its own, whatever the columns but ``slide`` and ``mpp`` hold.
-
-    Args:
-        table: its cells. Rows with the same slide and the same ``mpp`` count once.
-        require_slides: whether the slide files must be there.
-        problems_file: gets the list of all problems, without the cells.
-
-    Raises:
-        UserError: with all problems of the two columns.
-    """
+    """The slides of a table, each as a patient of its own, whatever the columns but ``slide`` and ``mpp`` hold."""
     reader = _Reader(table, ClinicalSchema.without_record(), ["slide"], {"slide", "mpp"}, None)
     once: dict[tuple[str, str], SlideEntry] = {}
     for row in table.rows:

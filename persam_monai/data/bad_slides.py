@@ -45,11 +45,6 @@ class BadSlides:
     def add(self, part: str, slide: str, problem: UserError | str) -> None:
         """Deal with a slide.
 
-        Args:
-            part: what it is for.
-            slide: its name in the table.
-            problem: what is wrong.
-
         Raises:
             UserError: the problem, unless slides are skipped.
         """
@@ -73,14 +68,7 @@ class BadSlides:
             self.file.unlink(missing_ok=True)
 
     def restore(self, folder: str | os.PathLike[str]) -> None:
-        """Take up the list of an earlier part of the same training, if slides are skipped.
-
-        Args:
-            folder: of that part.
-
-        Raises:
-            UserError: if it is not such a list.
-        """
+        """Take up the list of an earlier part of the same training, if slides are skipped."""
         file = Path(folder) / SKIPPED_FILE
         if not self.skip or not file.is_file():
             return

@@ -66,15 +66,9 @@ class Source(Protocol):
     def made_of(self, entries: Sequence[SlideEntry]) -> dict[str, Any] | None:
         """What makes the extractor of the slides' features the same.
 
-        Args:
-            entries: the cohort's slides.
-
         Returns:
             JSON-able: ``extractor``, ``weights``, ``mpp``, ``patch_size`` and ``settings`` (those of its input);
             ``None`` for pixels.
-
-        Raises:
-            UserError: if not one of the slides has features that can be read.
         """
         ...
 
@@ -184,9 +178,6 @@ class BagDataset(Dataset[dict[str, Any]]):
         Args:
             slide: index into :attr:`entries`; nothing happens if it is skipped already.
             problem: what is wrong with it.
-
-        Raises:
-            UserError: the problem, unless bad slides are skipped; or that no slide is left.
         """
         if slide in self.skipped:
             return

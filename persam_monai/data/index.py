@@ -188,12 +188,7 @@ class IndexCache:
         self._writable = True
 
     def find(self, entry: SlideEntry, patches: PatchSettings) -> SlideIndex | None:
-        """A slide's index, or ``None`` if it is not known, out of date or damaged.
-
-        Args:
-            entry: the slide.
-            patches: what it was looked into with.
-        """
+        """A slide's index, or ``None`` if it is not known, out of date or damaged."""
         try:
             with np.load(self._file(entry, patches), allow_pickle=False) as stored:
                 if stored["identity"].tolist() != file_identity(entry.path):
@@ -211,14 +206,7 @@ class IndexCache:
             return None
 
     def store(self, entry: SlideEntry, patches: PatchSettings, index: SlideIndex, identity: list[int] | None) -> None:
-        """Keep a slide's index. Where nothing can be written, a warning says so once and work goes on.
-
-        Args:
-            entry: the slide.
-            patches: what it was looked into with.
-            index: what came of it.
-            identity: of the slide's files before it was looked into; ``None`` keeps nothing.
-        """
+        """Keep a slide's index. Where nothing can be written, a warning says so once and work goes on."""
         if not self._writable or identity is None:
             return
         cells, tissue = index.cells, index.cells.tissue

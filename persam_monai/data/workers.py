@@ -45,9 +45,6 @@ class WorkerDied(Exception):
         Args:
             entries: the slides; the item is the index of one.
             cure: what to do if no slide is to blame.
-
-        Raises:
-            UserError: if no slide is to blame.
         """
         path = None if self.item is None else entries[self.item].path
         if self.item is None or not self.crashed:
@@ -57,11 +54,7 @@ class WorkerDied(Exception):
 
 
 class Busy:
-    """What each worker process is busy with, readable after its death.
-
-    Args:
-        num_workers: of the data loader.
-    """
+    """What each worker process is busy with, readable after its death."""
 
     def __init__(self, num_workers: int) -> None:
         self._items = multiprocessing.RawArray("q", [-1] * max(1, num_workers))
@@ -85,10 +78,6 @@ class Busy:
 
 def watch(loader: DataLoader[Any], busy: Busy) -> Iterator[Any]:
     """Go through a data loader; PyTorch looks every five seconds whether all workers are alive.
-
-    Args:
-        loader: whose dataset notes in ``busy`` what it does.
-        busy: of at least the loader's number of workers.
 
     Raises:
         WorkerDied: if a worker process is ended by a signal, or ends itself while it is busy.

@@ -91,11 +91,7 @@ class Extraction:
     overwrite: bool = False
 
     def run(self) -> None:
-        """Extract.
-
-        Raises:
-            UserError: for whatever the user can correct.
-        """
+        """Extract."""
         check_settings({"features_dtype": self.dtype})
         folder = Path(self.features_dir)
         make_writable(folder, "features_dir")
@@ -137,14 +133,7 @@ class Extraction:
 
 
 def made_with(extractor: PatchExtractor, patches: PatchSettings, precision: str, batch: int) -> Made:
-    """What an extraction makes features with.
-
-    Args:
-        extractor: with its weights.
-        patches: what a patch is.
-        precision: of the arithmetic.
-        batch: patches that go through the extractor at once.
-    """
+    """What an extraction makes features with."""
     settings = {
         "form": FORM,
         "sampling": patches.sampling,
@@ -186,11 +175,7 @@ class Target:
             self.made = replace(self.made, settings={**self.made.settings, "slide_mpp": float(self.entry.mpp)})
 
     def differences(self, ignored: frozenset[str]) -> list[str]:
-        """What distinguishes the file that is there from what it should be, for a message.
-
-        Args:
-            ignored: names of settings that need not agree.
-        """
+        """What distinguishes the file that is there from what it should be, for a message."""
         try:
             info = read_info(self.file)
         except UserError as error:
@@ -206,11 +191,7 @@ class Target:
         return problems
 
     def fingerprint(self) -> str:
-        """Of the slide's file as it was when this was first asked for.
-
-        Raises:
-            UserError: if the slide cannot be read.
-        """
+        """Of the slide's file as it was when this was first asked for."""
         self._fingerprint = self._fingerprint or fingerprint(self.entry.path)
         return self._fingerprint
 
@@ -230,26 +211,14 @@ class Target:
         self._features, self._locations = [], []
 
     def write(self, extent: tuple[float, float]) -> None:
-        """Write the file and forget the features.
-
-        Args:
-            extent: width and height of a patch in level-0 pixels.
-
-        Raises:
-            UserError: if the features are not finite, or the file cannot be written.
-        """
+        """Write the file and forget the features."""
         features, locations = torch.cat(self._features).cpu().numpy(), torch.cat(self._locations).numpy()
         self.clear()
         write_features(self.file, features, locations, self.made, extent, self.fingerprint())
 
 
 def _remaining(dataset: BagDataset, targets: Sequence[Target], ignored: frozenset[str], overwrite: bool) -> list[int]:
-    """Which files are to be made. Slides that have features and cannot be read are skipped if they may be.
-
-    Raises:
-        UserError: lists the files that are there, were made with other settings, and may not be replaced; or names a
-            slide that cannot be read.
-    """
+    """Which files are to be made. Slides that have features and cannot be read are skipped if they may be."""
     remaining, problems, unreadable = [], [], []
     for index, target in enumerate(tqdm(targets, "Looking for features", unit="slide", disable=len(targets) < 2)):
         if not os.path.lexists(target.file):
@@ -278,22 +247,7 @@ def _write_all(
     device: torch.device,
     current: int,
 ) -> int:
-    """Run all patches through the network; slides are written in a thread while the next ones are read.
-
-    Args:
-        dataset: bags of the slides, prepared; each slide's patches in order.
-        loader: reads them, one bag in a batch.
-        network: from ``[1, 3, n, H, W]`` on the device to ``[1, D, n]``.
-        targets: the files, as the dataset's entries.
-        device: where the network is.
-        current: how many slides have their files already, for the progress bar.
-
-    Returns:
-        The number of files that were written.
-
-    Raises:
-        UserError: for whatever the user can correct.
-    """
+    """Run all patches through the network; slides are written in a thread while the next ones are read."""
     instances = {i: item for i, item in enumerate(dataset.instances) if isinstance(item, SlideInstances)}
     written, pending = 0, deque[Future[None]]()
     with (
@@ -339,11 +293,7 @@ def _network(extractor: PatchExtractor, device: torch.device, precision: str) ->
 
 
 def _keep_random_weights(extractor: PatchExtractor, file: Path, overwrite: bool) -> None:
-    """Keep weights that exist nowhere else, so that new slides can be given the same features.
-
-    Raises:
-        UserError: if others are kept there already.
-    """
+    """Keep weights that exist nowhere else, so that new slides can be given the same features."""
     if file.exists() and not overwrite:
         kept = read_tensors(file, f"Remove it, or name another --features_dir. {CURE}.")
         if state_sha256(kept) != weights_sha256(extractor.backbone):

@@ -26,12 +26,6 @@ def join_extractor(
     A model that was trained end to end has its extractor in its own file. One that was trained on features has none:
     the weights that made those features are loaded.
 
-    Args:
-        network: whose head has been loaded; without an extractor nothing is done.
-        card: of the model.
-        patches: what a patch is.
-        extractor_weights: see :func:`persam_monai.networks.load_extractor_weights`; not read if the model has its own.
-
     Raises:
         UserError: if they are not those that made the features, or nobody knows.
     """
@@ -60,15 +54,7 @@ def join_extractor(
 
 
 def check_features(card: ModelCard, dataset: BagDataset) -> None:
-    """Make sure that features are of the extractor that the model knows.
-
-    Args:
-        card: of the model.
-        dataset: the bags; pixels need no check.
-
-    Raises:
-        UserError: if they are not.
-    """
+    """Make sure that features are of the extractor that the model knows."""
     values = dataset.source.made_of(dataset.entries)
     if values is None:
         return
@@ -93,15 +79,7 @@ def check_features(card: ModelCard, dataset: BagDataset) -> None:
 
 
 def check_feature_dim(network: nn.Module, dataset: BagDataset) -> None:
-    """Make sure that features are as many as the network's head takes.
-
-    Args:
-        network: reads the bags.
-        dataset: the bags, prepared; pixels need no check.
-
-    Raises:
-        UserError: if they are not.
-    """
+    """Make sure that features are as many as the network's head takes."""
     head = getattr(network, "head", None)
     if not isinstance(head, Head) or not head.reads_patches:
         return

@@ -48,11 +48,7 @@ FREE_ON_RESUME = frozenset(
 
 @dataclass(frozen=True)
 class TrainingFolder:
-    """Where a training keeps its files.
-
-    Args:
-        root: the ``output_dir``.
-    """
+    """Where a training keeps its files."""
 
     root: Path
 
@@ -72,14 +68,7 @@ class TrainingFolder:
         return self.root / FOLDS_FILE
 
     def check(self, overwrite: bool) -> None:
-        """Make sure that a training can begin here.
-
-        Args:
-            overwrite: whether an earlier training may be replaced.
-
-        Raises:
-            UserError: if the folder cannot be written, or holds a training and ``overwrite`` is false.
-        """
+        """Make sure that a training can begin here."""
         make_writable(self.root)
         earlier = [str(file) for file in (self.model, self.checkpoint) if os.path.exists(file)]
         if earlier and not overwrite:
@@ -89,15 +78,7 @@ class TrainingFolder:
             )
 
     def check_folds(self, assignment: Mapping[str, int], overwrite: bool) -> None:
-        """Make sure that no other ``folds.csv`` than the training's own is replaced, such as one made by hand.
-
-        Args:
-            assignment: every patient's fold in the training.
-            overwrite: whether another file may be replaced.
-
-        Raises:
-            UserError: if there is another one and ``overwrite`` is false.
-        """
+        """Make sure that no other ``folds.csv`` than the training's own is replaced, such as one made by hand."""
         if not overwrite and os.path.exists(self.folds) and not self._has_folds(assignment):
             raise UserError(
                 f"{self.folds} is there already, and its folds are not those of this training. Use them by "
@@ -128,14 +109,8 @@ class TrainingFolder:
     def best_model_of(self, checkpoint: Path) -> dict[Path, bytes]:
         """The best model so far of the training that a checkpoint belongs to.
 
-        Args:
-            checkpoint: in the ``checkpoints`` folder of this or another training.
-
         Returns:
             The model's two files: their places in this folder and their contents. Empty if no epoch was eligible yet.
-
-        Raises:
-            UserError: if the checkpoint knows of a best model and it is not there.
         """
         if read_tensors(checkpoint, "Start anew, or resume from a copy.")["best_model"]["epoch"] == 0:
             return {}
@@ -148,16 +123,9 @@ class TrainingFolder:
     def resumed_from(self, resume: str | bool, provenance: Mapping[str, Any]) -> Path | None:
         """The checkpoint to go on from.
 
-        Args:
-            resume: true for this folder's own, or a path.
-            provenance: of the training that is about to go on, see :func:`persam_monai.engines.provenance`.
-
         Returns:
             ``None`` if the training is to start from the beginning: it is not resumed, or it was stopped before its
             first checkpoint.
-
-        Raises:
-            UserError: if a path is given and there is no file, or the settings are not those of the checkpoint.
         """
         if resume is False:
             return None
@@ -172,12 +140,7 @@ class TrainingFolder:
 
 
 def folds_to_go_on_with(output_dir: str | os.PathLike[str], resume: str | bool) -> str | None:
-    """The ``folds.csv`` of the training that is resumed; ``None`` if none is, or it has no checkpoint yet.
-
-    Args:
-        output_dir: of the training that is about to go on.
-        resume: true for this folder's own checkpoint, or the path of one.
-    """
+    """The ``folds.csv`` of the training that is resumed; ``None`` if none is, or it has no checkpoint yet."""
     if resume is False:
         return None
     checkpoint = TrainingFolder(Path(output_dir)).checkpoint if resume is True else Path(resume)
@@ -196,15 +159,7 @@ def _folds_beside(file: Path) -> str | None:
 
 
 def make_writable(folder: Path, setting: str = "output_dir") -> None:
-    """Make ``folder`` if need be, and make sure that files can be written there.
-
-    Args:
-        folder: to write to.
-        setting: that names it, for the message.
-
-    Raises:
-        UserError: if they cannot.
-    """
+    """Make ``folder`` if need be, and make sure that files can be written there."""
     probe = folder / f".writable.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

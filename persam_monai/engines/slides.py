@@ -50,9 +50,6 @@ def new_slides(
         require_slides: False where the slides' features are read and the slides need not be there.
         part: see :func:`part_of`.
         decimal: the table's decimal sign, if it is another one than the schema's.
-
-    Raises:
-        UserError: if neither can be read.
     """
     if slide is None:
         if record is not None:
@@ -90,9 +87,6 @@ def slides_to_extract(
         slide_mpp: µm per level-0 pixel of ``slide`` if the file does not say.
         problems_file: where the problems of the table are listed, if it has any.
         part: see :func:`part_of`.
-
-    Raises:
-        UserError: if the table or the slide cannot be read.
     """
     if slide is None:
         if slide_mpp is not None:
@@ -110,9 +104,6 @@ def part_of(cohort: Cohort, part: str | None) -> Cohort:
         cohort: all slides.
         part: ``i/n`` takes every n-th patient, beginning with the i-th, with all slides, so that a patient's slides
             vote together; in an extraction every slide counts as a patient. ``None`` takes all.
-
-    Raises:
-        UserError: if ``part`` is no such text, or no slide is left.
     """
     numbers = _numbers(part)
     if numbers is None:
@@ -126,11 +117,7 @@ def part_of(cohort: Cohort, part: str | None) -> Cohort:
 
 
 def part_dir(folder: str, part: str | None) -> str:
-    """Where the outputs of a part go: ``folder/part_3_of_8``, or ``folder`` itself where there are no parts.
-
-    Raises:
-        UserError: if ``part`` is not of the form ``i/n``.
-    """
+    """Where the outputs of a part go: ``folder/part_3_of_8``, or ``folder`` itself where there are no parts."""
     numbers = _numbers(part)
     return str(folder) if numbers is None else str(Path(str(folder), "part_{}_of_{}".format(*numbers)))
 

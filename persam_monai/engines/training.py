@@ -75,11 +75,7 @@ class Training:
     overwrite: bool = False
 
     def run(self) -> None:
-        """Fit what is fitted on the training fold, then train to the last epoch.
-
-        Raises:
-            UserError: for whatever the user can correct.
-        """
+        """Fit what is fitted on the training fold, then train to the last epoch."""
         self._check_settings()
         folder = TrainingFolder(Path(self.output_dir))
         checkpoint = folder.resumed_from(self.resume, self.provenance)

@@ -61,11 +61,7 @@ class BestModelSaver:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Save the network if it is the best so far.
-
-        Raises:
-            UserError: if the metric is not finite: the training has diverged.
-        """
+        """Save the network if it is the best so far."""
         epoch, value = engine.state.epoch, float(engine.state.metrics[self.metric])
         if not math.isfinite(value):
             raise UserError(

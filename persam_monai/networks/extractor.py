@@ -132,9 +132,6 @@ class PatchExtractor(nn.Module):
 
         Returns:
             ``[B, D, N]`` in the backbone's floating type, zeros at padded places.
-
-        Raises:
-            ValueError: if ``image`` or ``mask`` has another shape, or the backbone gives no ``[n, feature_dim]``.
         """
         if image.dim() != 5 or image.shape[1] != 3:
             raise ValueError(f"image must be [B, 3, N, H, W], got {image.shape}.")

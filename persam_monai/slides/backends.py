@@ -71,11 +71,7 @@ def open_backend(
     downsamples: Sequence[float],
     tables: Sequence[TileTable],
 ) -> Backend:
-    """Open a file in the way that :func:`choose_backend` settled.
-
-    Raises:
-        UserError: if it cannot be opened.
-    """
+    """Open a file in the way that :func:`choose_backend` settled."""
     if backend == "tiles":
         return Tiles(path, tables)
     return (CuCIM if backend == "cucim" else OpenSlideRegions)(path, dimensions, downsamples)

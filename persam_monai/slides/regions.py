@@ -75,16 +75,7 @@ class Backend(ABC):
 
 
 class OpenSlideRegions(Backend):
-    """Regions by OpenSlide, one after another.
-
-    Args:
-        path: the slide.
-        dimensions: width and height of each level.
-        downsamples: level-0 pixels per pixel of each level.
-
-    Raises:
-        UserError: if OpenSlide cannot open the file.
-    """
+    """Regions by OpenSlide, one after another."""
 
     name = "openslide"
 
@@ -122,14 +113,6 @@ class CuCIM(Backend):
 
     cuCIM gives no error for a tile that it cannot decode, but black pixels or those of another tile. Where pixels are
     black, OpenSlide has the last word; the others cannot be told, so this backend is for slides known to be whole.
-
-    Args:
-        path: the slide.
-        dimensions: width and height of each level, as OpenSlide has them.
-        downsamples: level-0 pixels per pixel of each level.
-
-    Raises:
-        UserError: if cuCIM cannot be imported, cannot open the file, or finds other levels in it.
     """
 
     name = "cucim"

@@ -242,14 +242,7 @@ class Slide:
 
 @lru_cache(maxsize=MAX_OPEN)
 def open_slide(header: SlideHeader) -> Slide:
-    """An open slide from this process's cache.
-
-    Args:
-        header: of the slide.
-
-    Raises:
-        UserError: as :class:`Slide`.
-    """
+    """An open slide from this process's cache."""
     return Slide(header.path, header=header)
 
 

@@ -70,10 +70,6 @@ def read_tables(path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]) 
         path: a TIFF.
         vendor: OpenSlide's ``openslide.vendor``.
         dimensions: width and height of each level as OpenSlide has them.
-
-    Raises:
-        Unsuitable: if a level is not stored as 8-bit RGB tiles, or the vendor does not simply lay tile beside tile.
-        UserError: if the pixels are L*a*b*, of which OpenSlide gives other colours.
     """
     if vendor not in VENDORS:
         raise Unsuitable(f"the format is {vendor}")
@@ -102,9 +98,6 @@ def read_tiff(path: Path) -> tuple[dict[str, str], tuple[tuple[int, int], ...]]:
 
     Returns:
         Properties as OpenSlide names them, and width and height of each level, finest first.
-
-    Raises:
-        Unsuitable: if the file is no such TIFF.
     """
     try:
         with tifffile.TiffFile(path) as file:

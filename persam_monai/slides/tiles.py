@@ -28,15 +28,7 @@ class DamagedTile(Exception):
 
 
 class Tiles(Backend):
-    """Decodes a slide's tiles straight from the file.
-
-    Args:
-        path: the slide.
-        tables: of its levels.
-
-    Raises:
-        UserError: if the file cannot be opened.
-    """
+    """Decodes a slide's tiles straight from the file."""
 
     name = "tiles"
 
@@ -130,20 +122,7 @@ class Tiles(Backend):
 
 
 def decode_tile(data: bytes, table: TileTable, scratch: np.ndarray, factor: int = 1) -> np.ndarray:
-    """Decode one tile; anything that is not right with it is an error, never grey pixels.
-
-    Args:
-        data: the tile's bytes in the file.
-        table: of its level.
-        scratch: ``uint8 [h, w, 3]`` of a tile's size, overwritten.
-        factor: 1, 2, 4 or 8: for JPEG, pixels of the picture per pixel of the result, shrunk inside the inverse DCT.
-
-    Returns:
-        ``uint8 [h / factor, w / factor, 3]``, perhaps a view of ``scratch``.
-
-    Raises:
-        DamagedTile: says what is wrong.
-    """
+    """Decode one tile; anything that is not right with it is an error, never grey pixels."""
     width, height = table.tile
     try:
         if table.compression == JPEG:

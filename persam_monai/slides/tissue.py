@@ -164,9 +164,6 @@ def tissue_mask(slide: Slide, mpp: float = TISSUE_MPP, threads: int = 1) -> Tiss
 def glass_colour(image: np.ndarray) -> np.ndarray:
     """The colour of empty glass, by which lamp and camera tint everything.
 
-    Args:
-        image: uint8 ``[H, W, 3]``.
-
     Returns:
         ``float [3]``: the median of the brightest tenth of what may be glass, or a usual white if there is none.
     """

@@ -79,9 +79,6 @@ def draw_parts(
         patches: N, of each bag.
         features: D.
         contrast: length of a kind's direction, in standard deviations of the noise that every feature has.
-
-    Returns:
-        One part for each of ``sizes``.
     """
     schema = record_schema()
     directions = random_stream(seed, DIRECTIONS).standard_normal((len(Kind), features))

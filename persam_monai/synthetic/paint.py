@@ -164,11 +164,7 @@ class Stain:
     glass: tuple[float, ...] = (244.0, 242.0, 245.0)
 
     def table(self) -> np.ndarray:
-        """Colours of all pairs of amounts.
-
-        Returns:
-            uint8 ``[256, 256, 3]``, indexed by haematoxylin, then eosin.
-        """
+        """Colours of all pairs of amounts."""
         amount = np.arange(256, dtype=np.float64) * (MOST / FULL)
         haematoxylin = np.multiply.outer(amount * self.strength[0], np.array(self.haematoxylin))  # (256, 3)
         eosin = np.multiply.outer(amount * self.strength[1], np.array(self.eosin))  # (256, 3)

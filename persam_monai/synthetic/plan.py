@@ -59,10 +59,6 @@ def draw_patients(rng: np.random.Generator, patients: int) -> list[Patient]:
     Half the patients are ambiguous, the rest half and half clear from the image or from the record. Among the ambiguous
     all pairs occur alike, and each pair alike with both signs, so that neither the kinds present nor the sign says
     more about the class than that it is one of the two. Classes are balanced as far as the number of patients allows.
-
-    Args:
-        rng: where chance comes from.
-        patients: how many.
     """
     ambiguous = patients // 2
     from_image = (patients - ambiguous) // 2

@@ -68,16 +68,7 @@ def find_features(folder: str | os.PathLike[str], slide: str) -> Path | None:
 
 
 def find_all(folder: Path, slides: Sequence[str], label: str = "slides") -> list[Path | None]:
-    """The files of all slides.
-
-    Args:
-        folder: of all features.
-        slides: as the cohort table names them.
-        label: what they are for, in a message.
-
-    Raises:
-        UserError: if the folder is not there, or no slide has features in it.
-    """
+    """The files of all slides."""
     if not folder.is_dir():
         raise UserError(f"The folder of features {folder} is not there, or is no folder. {CURE}")
     paths = [find_features(folder, slide) for slide in slides]
@@ -97,15 +88,7 @@ def missing(folder: Path, slide: str) -> str:
 
 
 def check_distinct(entries: Sequence[SlideEntry], paths: Sequence[Path | None]) -> None:
-    """Refuse that slides share a file.
-
-    Args:
-        entries: the slides.
-        paths: their files.
-
-    Raises:
-        UserError: lists the files and their slides.
-    """
+    """Refuse that slides share a file."""
     slides: dict[Path, dict[str, int]] = {}
     for entry, path in zip(entries, paths, strict=True):
         if path is not None:
@@ -122,11 +105,7 @@ def check_distinct(entries: Sequence[SlideEntry], paths: Sequence[Path | None]) 
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 over the size and the first and last MiB of each of a slide's files: what a scanner writes differs there.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
+    """SHA-256 over the size and the first and last MiB of each of a slide's files: what a scanner writes differs there."""
     digest = hashlib.sha256()
     try:
         for part in files_of_slide(path):
@@ -148,10 +127,6 @@ def check_slide(info: FeatureInfo, entry: SlideEntry, folder: Path) -> None:
         info: of the file.
         entry: the slide that it is taken for. Where its file is not there, the name of the file of features decides.
         folder: of all features.
-
-    Raises:
-        UserError: if the fingerprints differ, or there is nothing to compare and the file lies where the features of
-            another slide belong.
     """
     if info.fingerprint is None:
         return

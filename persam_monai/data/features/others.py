@@ -35,16 +35,7 @@ class Attributes(NamedTuple):
 
 
 def attributes_of_others(features: Mapping[str, Any], coords: Mapping[str, Any], folder: Path) -> Attributes:
-    """Understand the attributes of another program's file.
-
-    Args:
-        features: of the dataset ``features``.
-        coords: of the dataset ``coords``.
-        folder: that contains the file; its name may be that of the encoder.
-
-    Raises:
-        ValueError: names an attribute that should be a number and is not.
-    """
+    """Understand the attributes of another program's file."""
     trident = "target_magnification" in coords or "savetodir" in features or "encoder" in features
     clam = not features and (not coords or "patch_level" in coords)
     encoder = _value(features, "encoder")
@@ -80,11 +71,7 @@ def _number(attributes: Mapping[str, Any], name: str) -> float | None:
 
 
 def load_tensor(path: Path) -> torch.Tensor:
-    """The features ``[n, D]`` of a ``.pt`` file; their values stay in the file until they are used.
-
-    Raises:
-        UserError: if it holds anything else.
-    """
+    """The features ``[n, D]`` of a ``.pt`` file; their values stay in the file until they are used."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # of torch before 1.6, or damaged, which is found out by reading

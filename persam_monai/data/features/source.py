@@ -161,24 +161,11 @@ class FeatureFiles:
         """What makes the extractor the same, as the first file of the slides says that can be read.
 
         Whether all files agree with it is checked by :meth:`look`. See :meth:`persam_monai.data.Source.made_of`.
-
-        Args:
-            entries: the cohort's slides.
-
-        Raises:
-            UserError: if not one of the slides has features that can be read.
         """
         return self._first(entries).made.of_extractor()
 
     def dim_of(self, entries: Sequence[SlideEntry]) -> int:
-        """Number of features of a patch, as the first file of the slides says that can be read.
-
-        Args:
-            entries: the cohort's slides.
-
-        Raises:
-            UserError: if not one of the slides has features that can be read.
-        """
+        """Number of features of a patch, as the first file of the slides says that can be read."""
         return self._first(entries).dim
 
     def look(self, entries: Sequence[SlideEntry], label: str = "slides") -> list[FeatureInstances | UserError]:
