@@ -19,21 +19,12 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from tqdm import tqdm
 
-from persam_monai.errors import UserError, raise_together
+from persam_monai.errors import UserError
 from persam_monai.overrides import check_head, check_overrides
 from persam_monai.settings import RULES, UNRECORDED, check_settings
 
 # `python -m monai.bundle run` binds positional arguments in this order; none of these is an override.
-RUN_ARGUMENTS = (
-    "run_id",
-    "init_id",
-    "final_id",
-    "meta_file",
-    "config_file",
-    "logging_file",
-    "tracking",
-    "args_file",
-)
+RUN_ARGUMENTS = ("run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file")
 # Settings that are text, even where they look like a number to Python Fire.
 TEXTS = frozenset(
     {
@@ -81,12 +72,6 @@ def begin() -> None:
             "evaluate.json changes train.json and does not stand alone: --config_file "
             "\"['bundle/configs/train.json','bundle/configs/evaluate.json']\"."
         )
-    texts = {name: str(config[name]) for name in sorted(TEXTS & config.keys())}
-    altered = [name for name, text in texts.items() if "::" in text and not text.startswith(_EVALUATED)]
-    raise_together(
-        "MONAI reads # as :: where it is not typed on the command line; choose names without both",
-        [f"{name} would be read as {texts[name]!r}" for name in altered],
-    )
     check_settings(config)
 
 

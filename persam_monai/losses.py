@@ -152,7 +152,3 @@ class PersAMLoss(nn.Module):
                 mil = mil_loss(explanatory, attention.mask, labels, self.weights.to(explanatory))
                 loss = loss + self.mil_weight * mil
         return loss.mean() if self.reduction == "mean" else loss
-
-    def extra_repr(self) -> str:
-        """The settings, for ``print``."""
-        return f"ce_weight={self.ce_weight}, mil_weight={self.mil_weight}, reduction={self.reduction!r}"

@@ -85,25 +85,14 @@ def _rectangles(picture: Image.Image, corners: np.ndarray, extent: tuple[float, 
 
 
 def _with_footer(picture: Image.Image, legend: list[tuple[tuple[int, int, int] | None, str]]) -> Image.Image:
-    """The picture on white, with lines of text below; a line may begin with a sample of a colour."""
-    font = ImageFont.truetype(FONT, TEXT)
-    rows: list[list[tuple[tuple[int, int, int] | None, str, float]]] = [[]]  # colour, text, left
-    left = float(MARGIN)
-    for colour, text in legend:
-        length = font.getlength(text) + (1.5 * TEXT if colour else 0)
-        if rows[-1] and left + length > picture.width:
-            rows.append([])
-            left = float(MARGIN)
-        rows[-1].append((colour, text, left))
-        left += length + 1.5 * TEXT
-    line = TEXT + MARGIN
-    page = Image.new("RGB", (picture.width, picture.height + len(rows) * line + 2 * MARGIN), "white")
+    """The picture on white, with lines of text below, which may begin with a sample of a colour."""
+    font, line = ImageFont.truetype(FONT, TEXT), TEXT + MARGIN
+    page = Image.new("RGB", (picture.width, picture.height + len(legend) * line + 2 * MARGIN), "white")
     page.paste(picture)
     brush = ImageDraw.Draw(page)
-    for number, row in enumerate(rows):
+    for number, (colour, text) in enumerate(legend):
         top = picture.height + MARGIN + number * line
-        for colour, text, left in row:
-            if colour:
-                brush.rectangle((left, top + 2, left + TEXT, top + TEXT), outline=HALO, fill=colour)
-            brush.text((left + (1.5 * TEXT if colour else 0), top), text, fill="black", font=font)
+        if colour:
+            brush.rectangle((MARGIN, top + 2, MARGIN + TEXT, top + TEXT), outline=HALO, fill=colour)
+        brush.text((MARGIN + (1.5 * TEXT if colour else 0), top), text, fill="black", font=font)
     return page

@@ -23,17 +23,16 @@ class Rule:
     admits: Callable[[Any], bool]
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def whole(least: int) -> Rule:
     """A whole number of at least ``least``."""
-    return Rule(f"a whole number of at least {least}", lambda value: _is_whole(value) and value >= least)
+    return Rule(
+        f"a whole number of at least {least}",
+        lambda value: _is_number(value) and isinstance(value, int) and value >= least,
+    )
 
 
 def choice(*words: str) -> Rule:
@@ -56,54 +55,37 @@ POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 
 RATE = Rule("a number of at least 0", lambda value: _is_number(value) and value >= 0)
 YES_OR_NO = Rule("true or false", lambda value: isinstance(value, bool))
 
+SIZES = ("patch_size", "bag_size", "max_bags_per_slide", "partitions", "batch_size", "accumulation_steps")
 RULES: dict[str, Rule] = {
-    "seed": whole(0),
+    **dict.fromkeys(("seed", "fold", "skip_epochs", "num_workers"), whole(0)),
+    **dict.fromkeys((*SIZES, "max_epochs", "val_interval", "feature_dim"), whole(1)),
+    **dict.fromkeys(("learning_rate", "extractor_learning_rate", "clinical_learning_rate", "cache_gb"), RATE),
+    **dict.fromkeys(("decay_norms", "standardise_features", "overwrite", "debug"), YES_OR_NO),
+    **dict.fromkeys(("extractor_checkpointing", "freeze_extractor"), YES_OR_NO),
     "folds": whole(3),
-    "fold": whole(0),
     "mpp": Rule("µm per pixel, such as 0.25 or 0.5", POSITIVE.admits),
     "slide_mpp": Rule("µm per pixel, such as 0.25 or 0.5, or null", lambda v: v is None or POSITIVE.admits(v)),
-    "patch_size": whole(1),
     "sampling": choice("snapped", "uniform", "grid"),
     "backend": choice("auto", "tiles", "cucim", "openslide"),
     "on_bad_slide": choice("raise", "skip"),
     "min_tissue": Rule("a share between 0 and 1", lambda value: _is_number(value) and 0 <= value <= 1),
-    "bag_size": whole(1),
-    "max_bags_per_slide": whole(1),
     "patches_per_slide": Rule(
-        'a whole number of at least 1, or "all"', lambda value: value == "all" or (_is_whole(value) and value >= 1)
+        'a whole number of at least 1, or "all"', lambda value: value == "all" or whole(1).admits(value)
     ),
-    "partitions": whole(1),
-    "batch_size": whole(1),
-    "accumulation_steps": whole(1),
-    "max_epochs": whole(1),
-    "skip_epochs": whole(0),
-    "val_interval": whole(1),
-    "learning_rate": RATE,
-    "extractor_learning_rate": RATE,
-    "clinical_learning_rate": RATE,
-    "decay_norms": YES_OR_NO,
     "missing": choice("median", "learned"),
     "clinical_dropout": Rule(
         "a probability of at least 0 and below 1", lambda value: _is_number(value) and 0 <= value < 1
     ),
     "milestones": Rule(
         'epochs in brackets, such as "[3,6]"',
-        lambda value: isinstance(value, list | tuple) and all(_is_whole(epoch) and epoch >= 1 for epoch in value),
+        lambda value: isinstance(value, list | tuple) and all(map(whole(1).admits, value)),
     ),
     "extractor_batch": Rule(
-        "a whole number of at least 1, or null", lambda value: value is None or (_is_whole(value) and value >= 1)
+        "a whole number of at least 1, or null", lambda value: value is None or whole(1).admits(value)
     ),
-    "extractor_checkpointing": YES_OR_NO,
-    "freeze_extractor": YES_OR_NO,
-    "feature_dim": whole(1),
-    "standardise_features": YES_OR_NO,
-    "cache_gb": RATE,
     "precision": choice("auto", "float32", "bf16"),
     "features_dtype": choice("float16", "float32"),
-    "num_workers": whole(0),
     "device": Rule("a device of this machine, such as cpu or cuda:0", _is_device),
-    "overwrite": YES_OR_NO,
-    "debug": YES_OR_NO,
     "decimal": Rule('"." or ",", or null', lambda value: value in (".", ",", None)),
     "resume": Rule("true, false or the path of a checkpoint", lambda value: isinstance(value, bool | str)),
 }

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--read", action="store_true", help="read a patch of every location, to find damage")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of each slide, with tissue and patches")
-    parser.add_argument("--patches", type=_count, default=200, help="most patches drawn into a picture")
+    parser.add_argument("--patches", type=int, default=200, help="most patches drawn into a picture")
     parser.add_argument("--seed", type=as_typed, default=0, help="of the patches that are drawn")
     parser.add_argument("--csv", type=Path, help="file for the same lines as a table")
     parser.add_argument("--index_dir", default=index_home(), help="keeps what is found for the training; null: nowhere")
@@ -68,12 +68,6 @@ def _parser() -> argparse.ArgumentParser:
         "--num_workers", type=as_typed, default=len(os.sched_getaffinity(0)), help="processes that look at slides"
     )
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"is {text}; expected a whole number of at least 0")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,10 @@ from persam_monai.networks import (
     PersAMHead,
     PersAMOnFeatures,
     describe_head,
-    has_extractor,
     load_extractor_weights,
-    load_reference_state_dict,
-    reference_settings,
     resnet50_backbone,
 )
+from persam_monai.networks.reference import has_extractor, load_reference_state_dict, reference_settings
 from persam_monai.settings import check_settings
 
 

@@ -27,9 +27,8 @@ _MISSING = {
     "median": "the median of the training patients stands in for it",
     "learned": "the median of the training patients stands in for it, and the network is told where (learned)",
 }
-_UNKNOWN_TRAINING = "Patients and slides that it was trained on: not written down (a converted model)."
-_UNKNOWN_RECORDS = "What the training records were like is not written down (a converted model)."
-_HEADING = ["variable", "kind", "unit", "known", "median", "mean ± scale", "in training"]
+_UNKNOWN = "Whom it was trained on, and what their records were like, is not written down (a converted model)."
+_HEADING = ["variable", "kind", "unit", "known", "median", "in training"]
 _SHOWN = ("width", "layers", "heads", "attention", "dropout", "exploratory", "relevance", "standardise_features")
 
 
@@ -58,11 +57,8 @@ def model_lines(card: ModelCard) -> list[str]:
         *_training_lines(card),
         "",
     ]
-    heading = _HEADING
-    if card.statistics is None:
-        lines.append(_UNKNOWN_RECORDS)
-        heading = _HEADING[:3]
-    else:
+    heading = _HEADING[: None if card.statistics else 3]
+    if card.statistics is not None:
         lines.append(f"Clinical records of {counted(card.statistics.patients, 'patient')}, as it learned them.")
     for group, variables in card.schema.groups.items():
         rows = [_row(variable, card)[: len(heading)] for variable in variables.values()]
@@ -85,7 +81,7 @@ def _head_lines(head: Mapping[str, Any]) -> list[str]:
 def _training_lines(card: ModelCard) -> list[str]:
     """Who it was trained on, and how."""
     trained, training, made = card.trained_on, card.settings, card.features
-    lines = [_UNKNOWN_TRAINING]
+    lines = [] if card.statistics else [_UNKNOWN]
     if trained:
         each = "; ".join(f"{name}: {_counts(counts)}" for name, counts in trained.get("classes", {}).items())
         lines = [f"Trained on {_counts(trained)} ({each})"]
@@ -104,16 +100,13 @@ def _counts(counts: Mapping[str, Any]) -> str:
 
 
 def _row(variable: Variable, card: ModelCard) -> list[str]:
-    """One variable's line: its median in its own unit, mean and scale as the network sees them, what occurred."""
+    """One variable's line: its median, which stands in for a missing value, and what occurred in training."""
     log = getattr(variable, "transform", None) == "log"
     row = [variable.name, variable.kind + (", log" if log else ""), getattr(variable, "unit", None) or ""]
     statistics = None if card.statistics is None else card.statistics.variables[variable.name]
     if statistics is None or not statistics.known:
-        return [*row, "0", "", "", "nobody had a value"]
-    fitted = ""
-    if variable.width == 1:
-        fitted = f"{number(statistics.mean[0])} ± {number(statistics.scale[0])}{' (log)' if log else ''}"
-    return [*row, str(statistics.known), _median(variable, statistics), fitted, _in_training(variable, statistics)]
+        return [*row, "0", "", "nobody had a value"]
+    return [*row, str(statistics.known), _median(variable, statistics), _in_training(variable, statistics)]
 
 
 def _median(variable: Variable, statistics: VariableStatistics) -> str:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from convert_reference_checkpoint import convert_reference_checkpoint
 from persam_monai.errors import UserError
 from persam_monai.model import load_card, load_weights
-from persam_monai.networks import PersAM, PersAMHead, PersAMOnFeatures, build_head, load_reference_state_dict
+from persam_monai.networks import PersAM, PersAMHead, PersAMOnFeatures, build_head
+from persam_monai.networks.reference import load_reference_state_dict
 from tests.bundle.running import ROOT
 from tests.networks.test_reference import other_state
 

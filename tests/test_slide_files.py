@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from persam_monai.cohort import Cohort
-from persam_monai.data.features.finding import fingerprint
+from persam_monai.data.feature_finding import fingerprint
 from persam_monai.data.index import file_identity
 from persam_monai.engines import slides_to_extract
 from persam_monai.errors import UserError

@@ -92,18 +92,15 @@ def _judged(labels: Sequence[str | None]) -> np.ndarray:
 
 def _accuracy(inputs: np.ndarray, classes: np.ndarray, least: float) -> float | None:
     """Balanced accuracy in cross-validation, or None if it is below ``least``."""
+    from sklearn.metrics import balanced_accuracy_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict  # here: it takes a second to import
     from sklearn.tree import DecisionTreeClassifier
 
     tree = DecisionTreeClassifier(max_depth=_DEPTH, class_weight="balanced", random_state=0)
     # Most variables cannot even tell the patients that the tree was grown on: a twentieth of the time.
-    if _balanced(classes, tree.fit(inputs, classes).predict(inputs)) < least:
+    if balanced_accuracy_score(classes, tree.fit(inputs, classes).predict(inputs)) < least:
         return None
     folds = min(_FOLDS, int(np.unique(classes, return_counts=True)[1].min()))
     splitter = StratifiedKFold(folds, shuffle=True, random_state=0)
-    accuracy = _balanced(classes, cross_val_predict(tree, inputs, classes, cv=splitter))
+    accuracy = float(balanced_accuracy_score(classes, cross_val_predict(tree, inputs, classes, cv=splitter)))
     return accuracy if accuracy >= least else None
-
-
-def _balanced(classes: np.ndarray, predicted: np.ndarray) -> float:
-    return float(np.mean([np.mean(predicted[classes == name] == name) for name in np.unique(classes)]))

@@ -20,7 +20,6 @@ from persam_monai.clinical.cells import (
     CellError,
     as_text,
     check_value,
-    folded,
     is_ambiguous,
     is_doubtful,
     is_missing,
@@ -367,15 +366,7 @@ def _check_patients(
         _compare([(row, entry.fold) for entry, row in group], "fold", problems)
         for variable in schema.variables:
             here = schema.slices[variable.name]
-            values: list[tuple[Row, object]] = [(row, repr(entry.clinical[here].tolist())) for entry, row in group]
-            if (
-                isinstance(variable, CategoricalVariable)
-                and variable.other
-                and group[0][0].clinical[here.stop - 1] == 1
-            ):
-                # Two levels that the schema does not know are one number, and yet not the same.
-                values = [(row, folded(row.text(variable.name))) for _, row in group]
-            _compare(values, variable.name, problems)
+            _compare([(row, repr(entry.clinical[here].tolist())) for entry, row in group], variable.name, problems)
 
 
 def _compare(values: Sequence[tuple[Row, object]], column: str, problems: Problems) -> None:

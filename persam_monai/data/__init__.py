@@ -5,17 +5,9 @@ from persam_monai.data.bad_slides import BadSlides
 from persam_monai.data.batches import collate_bags, prepare_bags, turn_patches
 from persam_monai.data.dataset import BagDataset, BagKey, Instances, Source
 from persam_monai.data.draws import InOrder, PartitionBags, RandomBags, generator_for
-from persam_monai.data.features import (
-    FeatureFiles,
-    FeatureInfo,
-    FeatureInstances,
-    Made,
-    bag_source,
-    feature_file,
-    find_features,
-    read_info,
-    write_features,
-)
+from persam_monai.data.feature_finding import feature_file, find_features
+from persam_monai.data.feature_made import Made
+from persam_monai.data.feature_source import FeatureFiles, FeatureInstances, bag_source
 from persam_monai.data.index import (
     IndexCache,
     PatchSettings,
@@ -27,6 +19,7 @@ from persam_monai.data.index import (
     index_slides,
 )
 from persam_monai.data.loader import BagLoader, EpochSampler
+from persam_monai.data.stored_features import read_info, write_features
 
 __all__ = [
     "BadSlides",
@@ -35,7 +28,6 @@ __all__ = [
     "BagLoader",
     "EpochSampler",
     "FeatureFiles",
-    "FeatureInfo",
     "FeatureInstances",
     "InOrder",
     "IndexCache",

@@ -64,23 +64,11 @@ class Source(Protocol):
         ...
 
     def made_of(self, entries: Sequence[SlideEntry]) -> dict[str, Any] | None:
-        """What makes the extractor of the slides' features the same.
-
-        Returns:
-            JSON-able: ``extractor``, ``weights``, ``mpp``, ``patch_size`` and ``settings`` (those of its input);
-            ``None`` for pixels.
-        """
+        """What makes the extractor of the slides' features the same, JSON-able; ``None`` for pixels."""
         ...
 
     def look(self, entries: Sequence[SlideEntry], label: str = "slides") -> Sequence[Instances | UserError]:
-        """Look for the instances of every slide.
-
-        Args:
-            entries: the cohort's slides.
-            label: what they are for, shown by progress bars.
-
-        Returns:
-            For each slide what was found, or what is wrong with it.
+        """For each slide its instances, or what is wrong with it; ``label`` is shown by progress bars.
 
         Raises:
             UserError: for what no slide alone is to blame.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import warnings
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -257,20 +256,17 @@ class BagLoader(DataLoader[Any]):
     ) -> None:
         self.bags = dataset
         self.epoch_sampler = EpochSampler(dataset, shuffle, seed)
-        with warnings.catch_warnings():
-            # More workers than cores: as was asked for.
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
-            super().__init__(
-                BagBatches(dataset, Busy(num_workers), threads or threads_per_worker(num_workers)),
-                batch_size=batch_size,
-                sampler=self.epoch_sampler,
-                num_workers=num_workers,
-                collate_fn=as_it_is,
-                pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
-                prefetch_factor=PREFETCHED if num_workers else None,
-                multiprocessing_context="fork" if num_workers else None,  # workers inherit the ring
-                generator=torch.Generator(),  # so that iterating draws nothing from the global generator
-            )
+        super().__init__(
+            BagBatches(dataset, Busy(num_workers), threads or threads_per_worker(num_workers)),
+            batch_size=batch_size,
+            sampler=self.epoch_sampler,
+            num_workers=num_workers,
+            collate_fn=as_it_is,
+            pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+            prefetch_factor=PREFETCHED if num_workers else None,
+            multiprocessing_context="fork" if num_workers else None,  # workers inherit the ring
+            generator=torch.Generator(),  # so that iterating draws nothing from the global generator
+        )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         return self.batches(self.epoch_sampler.order())

@@ -27,24 +27,16 @@ from persam_monai.data import (
     read_info,
     write_features,
 )
-from persam_monai.data.features.finding import check_distinct, fingerprint
-from persam_monai.data.features.made import differences, short
+from persam_monai.data.feature_finding import check_distinct, fingerprint
+from persam_monai.data.feature_made import differences, short
 from persam_monai.engines.outputs import make_writable, report_skipped
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors
 from persam_monai.handlers.running import orderly_end
-from persam_monai.networks import (
-    AUTOCAST,
-    PatchExtractor,
-    brings_weights,
-    check_extractor,
-    extractor_name,
-    load_extractor_weights,
-    resolve_precision,
-    save_extractor_weights,
-    state_sha256,
-    weights_sha256,
-)
+from persam_monai.networks import PatchExtractor, load_extractor_weights, resolve_precision, save_extractor_weights
+from persam_monai.networks.extractor import check_extractor, extractor_name
+from persam_monai.networks.precision import AUTOCAST
+from persam_monai.networks.weights import brings_weights, state_sha256, weights_sha256
 from persam_monai.screen import log_to
 from persam_monai.settings import check_settings
 

@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from persam_monai.data import BagDataset, FeatureInstances, Made, PatchSettings
-from persam_monai.data.features.made import EXTRACTOR, PIXELS, differences, short
+from persam_monai.data.feature_made import EXTRACTOR, PIXELS, differences, short
 from persam_monai.engines.extraction import made_with
 from persam_monai.errors import UserError, raise_together
 from persam_monai.model import ModelCard, read_extractor
-from persam_monai.networks import Head, PersAM, brings_weights, load_extractor_weights, state_sha256
+from persam_monai.networks import Head, PersAM, load_extractor_weights
+from persam_monai.networks.weights import brings_weights, state_sha256
 
 logger = logging.getLogger(__name__)
 

@@ -32,18 +32,8 @@ HASHES = {
 }
 
 # What may differ between the two halves of a resumed training: where it runs, and how much longer.
-FREE_ON_RESUME = frozenset(
-    {
-        "num_workers",
-        "device",
-        "max_epochs",
-        "extractor_weights",
-        "extractor_checkpointing",
-        "on_bad_slide",
-        "val_interval",
-        "cache_gb",
-    }
-)
+FREE_ON_RESUME = {"num_workers", "device", "max_epochs", "val_interval", "on_bad_slide", "cache_gb"}
+FREE_ON_RESUME |= {"extractor_weights", "extractor_checkpointing"}
 
 
 @dataclass(frozen=True)

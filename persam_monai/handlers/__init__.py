@@ -3,19 +3,16 @@
 
 from persam_monai.handlers.mlflow_run import MLflowRun, local_store
 from persam_monai.handlers.predictions import PredictionSaver
-from persam_monai.handlers.running import EpochLine, FollowLoader, RaiseErrors, Running, SeedEpochs, shared_handler
+from persam_monai.handlers.running import EpochLine, Running, shared_handler
 from persam_monai.handlers.saving import BestModelSaver, LastCheckpoint
 
 __all__ = [
     "BestModelSaver",
     "EpochLine",
-    "FollowLoader",
     "LastCheckpoint",
     "MLflowRun",
     "PredictionSaver",
-    "RaiseErrors",
     "Running",
-    "SeedEpochs",
     "local_store",
     "shared_handler",
 ]

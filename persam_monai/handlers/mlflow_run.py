@@ -9,8 +9,7 @@ MLflow may be a server that many can read, so no clinical value, level, patient 
 * ``config.json``: the config with all overrides, with names of files and folders as they were given,
   without the bundle's metadata, which name classes, what :data:`WITHHELD` lists, and passwords in addresses;
 * of a training, ``model_description.json``: see :func:`describe_for_tracking`; of an evaluation, ``metrics.json`` with
-  the names of the classes, which are what was asked;
-* two tags: the machine's name, and the process's number and start, by which runs that were killed are found.
+  the names of the classes, which are what was asked.
 
 MLflow itself adds the names of run and experiment as they were given, times, the status, the place of the artefacts and
 the user ``unknown``.
@@ -22,7 +21,6 @@ import json
 import logging
 import os
 import re
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +38,6 @@ from persam_monai.handlers.running import orderly_end
 
 logger = logging.getLogger(__name__)
 
-HOST_TAG, PROCESS_TAG = "persam.host", "persam.process"
 LONGEST_PARAMETER = 500  # characters, MLflow's own limit on some servers
 
 # Once MLflow has failed: seconds until metrics are sent again. MLflow's own retries may take minutes each time.
@@ -57,8 +54,7 @@ class MLflowRun(MLFlowHandler):
     """MONAI's MLflow handler with a run that is always new and always ends.
 
     MONAI's own takes up any unfinished run of the same name, and leaves the run of a crashed training RUNNING. This one
-    is a context manager around the whole work: it ends FINISHED, FAILED or KILLED with it. Runs of this machine whose
-    process was killed are found and marked FAILED when the next one starts.
+    is a context manager around the whole work: it ends FINISHED, FAILED or KILLED with it.
 
     A run that cannot be opened is an error. Later the work matters more than its tracking: when MLflow fails, that is a
     warning, metrics are left out for ten minutes, and whatever is sent at the end is tried once. The log file has all
@@ -165,27 +161,12 @@ class MLflowRun(MLFlowHandler):
     def _create_run(self) -> None:
         super().__init__(**self._where, iteration_log=False)  # not before: it makes the database at once
         self._set_experiment()
-        self._fail_killed_runs()
-        tags = {HOST_TAG: socket.gethostname(), PROCESS_TAG: _process(os.getpid())}
-        self.cur_run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name, tags=tags)
+        self.cur_run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name)
         params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in self.settings.items()]
         self.client.log_batch(self.cur_run.info.run_id, params=params)
         config = {name: value for name, value in self.config.items() if name not in (METADATA, *WITHHELD)}
         text = json.dumps(config, indent=2, default=str) + "\n"
         self.client.log_text(self.cur_run.info.run_id, _without_passwords(text), "config.json")
-
-    def _fail_killed_runs(self) -> None:
-        """End the runs of this machine's processes that are no more."""
-        running = self.client.search_runs([self.experiment.experiment_id], "attributes.status = 'RUNNING'")
-        for run in running:
-            tags = run.data.tags
-            if tags.get(HOST_TAG) != socket.gethostname() or PROCESS_TAG not in tags:
-                continue
-            process = tags[PROCESS_TAG]
-            if process == _process(int(process.split()[0])):
-                continue  # alive, or on a system where that cannot be told
-            self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FAILED))
-            logger.info("MLflow run %s was killed; it is marked FAILED.", run.info.run_name)
 
 
 def _without_passwords(text: str) -> str:
@@ -205,17 +186,6 @@ def describe_for_tracking(card: Mapping[str, Any]) -> dict[str, Any]:
         "classes": len(card["schema"]["classes"]),
         "variables": [Counter(variable["kind"] for variable in group.values()) for group in groups],
     }
-
-
-def _process(pid: int) -> str:
-    """A process as ``pid start-time``, since numbers are used again; only the number where there is no such process.
-
-    Source: proc(5), field 22 of ``/proc/[pid]/stat``. On systems without it every process counts as alive.
-    """
-    stat = Path(f"/proc/{pid}/stat")
-    if not stat.exists():
-        return str(pid)
-    return f"{pid} {stat.read_text().rpartition(')')[2].split()[19]}"  # field 3 is the first behind the name
 
 
 def local_store(output_dir: str | os.PathLike[str]) -> str:

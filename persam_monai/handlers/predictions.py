@@ -91,26 +91,13 @@ def write_predictions(
             without slide). The label is empty where it is unknown.
         warnings: what is to be said of each patient's record.
     """
+    named = unit == "slide"
+    fields = (predictions.names, predictions.patients, predictions.labels, predictions.predicted)
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            [*(["slide"] if unit == "slide" else []), "patient", "label", "predicted", *classes, "warnings"]
-        )
-        for name, patient, label, predicted, row in zip(
-            predictions.names,
-            predictions.patients,
-            predictions.labels,
-            predictions.predicted,
-            predictions.probabilities,
-            strict=True,
-        ):
-            writer.writerow(
-                [
-                    *([name] if unit == "slide" else []),
-                    patient,
-                    classes[label] if label >= 0 else "",
-                    classes[predicted],
-                    *(f"{probability:.6f}" for probability in row),
-                    warnings.get(patient, ""),
-                ]
-            )
+        writer.writerow([*["slide"] * named, "patient", "label", "predicted", *classes, "warnings"])
+        for name, patient, label, predicted, row in zip(*fields, predictions.probabilities, strict=True):
+            known = classes[label] if label >= 0 else ""
+            shares = [f"{probability:.6f}" for probability in row]
+            warning = warnings.get(patient, "")
+            writer.writerow([*[name] * named, patient, known, classes[predicted], *shares, warning])

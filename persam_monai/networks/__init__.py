@@ -24,21 +24,13 @@ from persam_monai.networks.network import (
     parameter_groups,
     seed_weights,
 )
-from persam_monai.networks.persam import Aggregation, Aggregator, PersAMHead
-from persam_monai.networks.precision import AUTOCAST, resolve_precision
-from persam_monai.networks.reference import has_extractor, load_reference_state_dict, reference_settings
-from persam_monai.networks.weights import (
-    brings_weights,
-    load_extractor_weights,
-    save_extractor_weights,
-    state_sha256,
-    weights_sha256,
-)
+from persam_monai.networks.persam import Aggregator, PersAMHead
+from persam_monai.networks.precision import resolve_precision
+from persam_monai.networks.reference import load_reference_state_dict, reference_settings
+from persam_monai.networks.weights import load_extractor_weights, save_extractor_weights, weights_sha256
 
 __all__ = [
-    "AUTOCAST",
     "HEADS",
-    "Aggregation",
     "Aggregator",
     "AttendingNetwork",
     "Attention",
@@ -59,13 +51,11 @@ __all__ = [
     "TokenAssembly",
     "TorchScriptBackbone",
     "TransformerHead",
-    "brings_weights",
     "build_head",
     "build_network",
     "check_extractor",
     "describe_head",
     "extractor_name",
-    "has_extractor",
     "load_extractor_weights",
     "load_reference_state_dict",
     "parameter_groups",
@@ -74,6 +64,5 @@ __all__ = [
     "resolve_precision",
     "save_extractor_weights",
     "seed_weights",
-    "state_sha256",
     "weights_sha256",
 ]

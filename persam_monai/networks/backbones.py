@@ -159,10 +159,7 @@ class OnnxBackbone(FileBackbone):
         count = len(part)
         if self._batch and count < self._batch:
             part = torch.cat([part, part[-1:].expand(self._batch - count, -1, -1, -1)])
-        if part.device.type == "cuda" and "CUDAExecutionProvider" in self._session.get_providers():
-            features = self._run_on_cuda(part)
-        else:
-            features = self._session.run([self._output], {self._input: part.cpu().numpy()})[0]
+        features = self._session.run([self._output], {self._input: part.cpu().numpy()})[0]
         if features.ndim == 4 and features.shape[2:] == (1, 1):
             features = features[:, :, 0, 0]
         if features.ndim != 2 or len(features) != len(part):
@@ -173,16 +170,6 @@ class OnnxBackbone(FileBackbone):
                 f"--extractor#output ({', '.join(output.name for output in self._session.get_outputs())})."
             )
         return torch.from_numpy(np.ascontiguousarray(features[:count]))
-
-    def _run_on_cuda(self, part: Tensor) -> np.ndarray:
-        """Pixels stay on their CUDA device; the features, which are small, come back."""
-        torch.cuda.current_stream(part.device).synchronize()  # ONNX Runtime has a stream of its own
-        binding = self._session.io_binding()
-        binding.bind_input(self._input, "cuda", part.device.index or 0, self._type, tuple(part.shape), part.data_ptr())
-        binding.bind_output(self._output, "cpu")
-        self._session.run_with_iobinding(binding)
-        features: np.ndarray = binding.copy_outputs_to_cpu()[0]
-        return features
 
     def _sha256(self) -> str:
         """The file's own SHA-256; where weights are in files beside it, that of all files' SHA-256 as text."""
@@ -251,11 +238,7 @@ class TimmBackbone(nn.Module):
     """
 
     def __init__(
-        self,
-        name: str | None,
-        weights: str | PathLike[str] | None = None,
-        pretrained: bool = False,
-        **options: Any,
+        self, name: str | None, weights: str | PathLike[str] | None = None, pretrained: bool = False, **options: Any
     ) -> None:
         super().__init__()
         if name is None:

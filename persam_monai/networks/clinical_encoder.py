@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from persam_monai.clinical import fit_statistics
-from persam_monai.errors import UserError, did_you_mean
+from persam_monai.errors import did_you_mean
 
 MISSING = ("median", "learned")
 
@@ -138,39 +138,25 @@ class ClinicalEncoder(nn.Module):
     def fit(self, records: Tensor) -> None:
         """Takes median, mean and standard deviation of every number from the training records.
 
-        They are those of :func:`~persam_monai.clinical.statistics.fit_statistics`. The same records once more change
-        nothing.
+        They are those of :func:`~persam_monai.clinical.statistics.fit_statistics`. Trained weights mean something with
+        the statistics that they were trained with alone.
 
         Args:
             records: ``[P, F]``, one row per patient of the training fold; NaN where missing.
 
         Raises:
-            UserError: if there are statistics of other records already.
             ValueError: if ``records`` is empty, of another shape, or infinite somewhere.
         """
         if records.dim() != 2 or records.shape[1] != self.record_size or records.shape[0] == 0:
             raise ValueError(f"records must be [P, {self.record_size}] with P at least 1, got {tuple(records.shape)}.")
         fitted = fit_statistics(records.detach().cpu().double().numpy())
-        median, mean, scale = (torch.from_numpy(values) for values in (fitted.median, fitted.mean, fitted.scale))
-        if not self.fitted:
-            self._set(median, mean, scale)
-        elif not self._has(median, mean, scale):
-            raise UserError(
-                "The clinical encoder has the statistics of other records already (from a checkpoint?), and its "
-                "weights mean something with those alone: build a new network to train on these records."
-            )
+        self._set(*(torch.from_numpy(values) for values in (fitted.median, fitted.mean, fitted.scale)))
 
     @torch.jit.unused
     def assume_standardised(self) -> None:
         """Sets the statistics to the identity: records come standardised, and a missing value is the mean, 0."""
         zeros = torch.zeros(self.record_size)
         self._set(zeros, zeros, torch.ones(self.record_size))
-
-    @torch.jit.unused
-    def _has(self, median: Tensor, mean: Tensor, scale: Tensor) -> bool:
-        """Whether the statistics are these, as far as float32 can tell."""
-        pairs = ((self.median, median), (self.mean, mean), (self.scale, scale))
-        return all(bool(((kept.cpu().double() - new).abs() <= 1e-6 * (new.abs() + scale)).all()) for kept, new in pairs)
 
     @torch.jit.unused
     def _set(self, median: Tensor, mean: Tensor, scale: Tensor) -> None:

@@ -7,6 +7,8 @@ class token but itself. Attention never holds a patch × patch matrix. h heads h
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -152,37 +154,16 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A stack of :class:`EncoderLayer`, with the same arguments.
+    """A stack of :class:`EncoderLayer`.
 
     Args:
         layers: how many.
-        width: R, the length of a token.
-        clinical_tokens: M.
-        classes: C.
-        attention: ``"balanced"`` or ``"standard"``.
-        heads: a divisor of ``width``.
-        feedforward: width of the feed-forward networks' hidden layer.
-        dropout: probability.
-
-    Raises:
-        ValueError: as :class:`EncoderLayer` does.
+        arguments: of each layer.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        width: int,
-        clinical_tokens: int,
-        classes: int,
-        attention: str = "balanced",
-        heads: int = 8,
-        feedforward: int = 512,
-        dropout: float = 0.1,
-    ) -> None:
+    def __init__(self, layers: int, *arguments: Any) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            EncoderLayer(width, clinical_tokens, classes, attention, heads, feedforward, dropout) for _ in range(layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(*arguments) for _ in range(layers))
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """``[B, N + M + C, R]`` to the same, layer after layer; ``mask`` as in :class:`EncoderLayer`."""

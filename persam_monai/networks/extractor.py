@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import ResNet, resnet50
-from monai.networks.nets.resnet import ResNetBottleneck
+from monai.networks.nets import resnet50
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -21,16 +20,6 @@ from persam_monai.errors import UserError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# MONAI's functions resnet10 … resnet200 all make a ResNet; bottleneck or not, and blocks by layer, say which.
-_RESNETS = {
-    (False, (1, 1, 1, 1)): "resnet10",
-    (False, (2, 2, 2, 2)): "resnet18",
-    (False, (3, 4, 6, 3)): "resnet34",
-    (True, (3, 4, 6, 3)): "resnet50",
-    (True, (3, 4, 23, 3)): "resnet101",
-    (True, (3, 8, 36, 3)): "resnet152",
-    (True, (3, 24, 36, 3)): "resnet200",
-}
 # Of a patch's features, between alone and among others. Convolutions of another batch size add up in another order:
 # 1e-6 in float32, 1e-3 in half precision. Batch statistics change features by tens of percent.
 _TOLERANCE = 0.01
@@ -47,6 +36,7 @@ def resnet50_backbone() -> nn.Module:
         shortcut_type="B",
         bias_downsample=False,
     )
+    network.extractor_name = "monai.networks.nets.resnet50"  # type: ignore[assignment]
     return network
 
 
@@ -58,7 +48,7 @@ class PatchExtractor(nn.Module):
     decoder's rows ``[B, N, H, W, 3]`` (seen as ``[B, 3, N, H, W]``) reaches the first convolution as channels-last
     without a change of layout.
 
-    A backbone is any module that keeps to this contract, which :func:`~persam_monai.networks.check_extractor` tests:
+    A backbone is any module that keeps to this contract, which :func:`check_extractor` tests:
     it takes ``[n, 3, s, s]``, float32, scaled to [0, 1] and standardised, for any n from 1, and gives ``[n, D]``,
     floating and finite; in eval mode each row depends on its own patch alone. It may say of itself, as attributes:
 
@@ -246,10 +236,7 @@ def _untracked(network: nn.Module) -> Iterator[None]:
 
 
 def extractor_name(backbone: nn.Module) -> str:
-    """What a feature file calls the backbone.
-
-    Returns:
-        The backbone's own ``extractor_name``; of MONAI's ResNets the function that makes them; of others the class.
+    """What a feature file calls the backbone: its own ``extractor_name``, else its class.
 
     Example:
         >>> from persam_monai.networks import resnet50_backbone
@@ -257,14 +244,7 @@ def extractor_name(backbone: nn.Module) -> str:
         'monai.networks.nets.resnet50'
     """
     own = getattr(backbone, "extractor_name", None)
-    if isinstance(own, str):
-        return own
-    if type(backbone) is ResNet:
-        layers = [getattr(backbone, f"layer{number}") for number in range(1, 5)]
-        form = isinstance(layers[0][0], ResNetBottleneck), tuple(len(layer) for layer in layers)
-        if form in _RESNETS:
-            return f"monai.networks.nets.{_RESNETS[form]}"
-    return f"{type(backbone).__module__}.{type(backbone).__qualname__}"
+    return own if isinstance(own, str) else f"{type(backbone).__module__}.{type(backbone).__qualname__}"
 
 
 def check_extractor(extractor: PatchExtractor, patch_size: int, device: torch.device | str = "cpu") -> int:

@@ -40,7 +40,7 @@ class PersAMHead(Head):
         exploratory: false takes ψ ≡ 1 in the aggregator: the record does not ask for patches.
         relevance: false takes φ ≡ 1 in the aggregator: the record does not weigh classes.
         missing: ``"median"`` fills gaps of the record with medians, as the paper does; ``"learned"`` also tells the
-            network where, see :class:`~persam_monai.networks.ClinicalEncoder`.
+            network where, see :class:`~persam_monai.networks.clinical_encoder.ClinicalEncoder`.
         clinical_dropout: probability in [0, 1) that training treats a clinical variable, or a whole group, as missing.
         clinical_variables: how many numbers each variable of each group has; ``None`` if each number is a variable.
         standardise_features: whether features are standardised with statistics of the training fold, see

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A path becomes an open slide: resolution, levels, tissue, locations of patches, pixels."""
 
-from persam_monai.slides.backends import BACKENDS
-from persam_monai.slides.cells import SAMPLING, PatchCells, patch_cells
-from persam_monai.slides.header import SlideHeader, read_header
+from persam_monai.slides.cells import PatchCells, patch_cells
+from persam_monai.slides.header import SlideHeader
 from persam_monai.slides.slide import Slide, open_slide
 from persam_monai.slides.tissue import PackedMask, TissueMask, tissue_mask
 
 __all__ = [
-    "BACKENDS",
-    "SAMPLING",
     "PackedMask",
     "PatchCells",
     "Slide",
@@ -17,6 +14,5 @@ __all__ = [
     "TissueMask",
     "open_slide",
     "patch_cells",
-    "read_header",
     "tissue_mask",
 ]

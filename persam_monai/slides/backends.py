@@ -7,7 +7,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from persam_monai.errors import UserError, did_you_mean
+from persam_monai.errors import UserError
+from persam_monai.settings import check_settings
 from persam_monai.slides.regions import Backend, CuCIM, OpenSlideRegions
 from persam_monai.slides.tables import DEFLATE, OWN, TileTable, Unsuitable, read_tables, unsupported
 from persam_monai.slides.tiles import Tiles
@@ -41,10 +42,7 @@ def choose_backend(
     Raises:
         UserError: if ``backend`` is unknown or not suited to the file, or no backend reads the file's pixels.
     """
-    if backend not in BACKENDS:
-        raise UserError(
-            f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}.{did_you_mean(backend, BACKENDS)}"
-        )
+    check_settings({"backend": backend})
     if backend == "openslide":
         return backend, ()
     try:

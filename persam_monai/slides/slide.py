@@ -119,8 +119,8 @@ class Slide:
         if finest > mpp * (1 + MPP_TOLERANCE):
             raise UserError(
                 f"Slide {self.path} has {finest:.4g} µm per pixel at its finest, coarser than the mpp {mpp:g} asked "
-                f"for: that detail is not in the file. Use --mpp {_round_mpp(finest):g} (and a model trained at that "
-                "resolution)."
+                f"for: that detail is not in the file. Use --mpp {math.ceil(finest * 100) / 100:g}, and a model "
+                "trained at that resolution."
             )
         fitting = [i for i, level in enumerate(self.levels) if max(level.mpp) <= mpp * (1 + MPP_TOLERANCE)]
         level = fitting[-1]
@@ -272,11 +272,3 @@ def _in_threads(work: Callable[[Any], Any], items: Iterable[Any], threads: int) 
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     """Decoding threads of a process."""
     return ThreadPoolExecutor(threads, thread_name_prefix="decoder")
-
-
-def _round_mpp(value: float) -> float:
-    """The usual resolution that a slide of ``value`` µm/px can serve, else the value itself to two digits."""
-    for usual in (0.25, 0.5, 1.0, 2.0):
-        if abs(value / usual - 1) <= MPP_TOLERANCE:
-            return usual
-    return math.ceil(value * 100) / 100

@@ -20,7 +20,7 @@ from persam_monai.synthetic.plan import DISEASES, Patient, Source, draw_patients
 from persam_monai.synthetic.record import draw_record, schema_text
 from persam_monai.synthetic.tissue import Kind
 
-DIRECTIONS, BAG, MASK = range(100, 103)  # random streams, far from those of the cohort with slides
+DIRECTIONS, BAG = 100, 101  # random streams, far from those of the cohort with slides
 STROMA = (0.1, 0.25)  # its share of the patches beside diseased regions: septa and capsule of a painted slide
 EVENNESS = (0.85, 1.15)  # each kind's area as a factor of the mean, as painted slides have it
 
@@ -34,7 +34,6 @@ class Part:
         kinds: :class:`Kind` of each patch, int64 ``[P, K, N]``.
         features: float32 ``[P, K, D, N]``, K bags of N patches of each patient.
         records: float32 ``[P, F]``, NaN where missing.
-        chances: uniform in [0, 1), float64 ``[P, V]``; a variable is masked where it is below the share to mask.
         labels: int64 ``[P]``.
     """
 
@@ -42,24 +41,7 @@ class Part:
     kinds: np.ndarray
     features: np.ndarray
     records: np.ndarray
-    chances: np.ndarray
     labels: np.ndarray
-
-    def masked(self, share: float, sizes: Sequence[int]) -> np.ndarray:
-        """The records with about ``share`` of the variables taken away, whatever they hold.
-
-        What is missing at one share is missing at all larger ones, so that shares are compared on the same patients'
-        same gaps.
-
-        Args:
-            share: from 0 to 1.
-            sizes: how many numbers of the record each of the V variables has.
-
-        Returns:
-            float32 ``[P, F]``.
-        """
-        lost = np.repeat(self.chances < share, sizes, axis=1)  # [P, F]
-        return np.where(lost, np.float32(np.nan), self.records)
 
 
 def record_schema() -> ClinicalSchema:
@@ -87,7 +69,7 @@ def draw_parts(
     parts, start = [], 0
     for size in sizes:
         numbers = range(start, start + size)
-        kinds, values, records, chances = [], [], [], []
+        kinds, values, records = [], [], []
         for number in numbers:
             patient = plan[number]
             rng = random_stream(seed, BAG, number)
@@ -98,14 +80,12 @@ def draw_parts(
             mark = patient.label if patient.source is Source.RECORD else None
             cells = draw_record(random_stream(seed, RECORD, number), patient.sign, mark)
             records.append(schema.encode(cells, f"synthetic patient {number}"))
-            chances.append(random_stream(seed, MASK, number).uniform(size=len(schema.variables)))
         parts.append(
             Part(
                 [plan[number] for number in numbers],
                 np.stack(kinds),
                 np.stack(values).astype(np.float32),
                 np.stack(records),
-                np.stack(chances),
                 np.array([DISEASES.index(plan[number].label) for number in numbers]),
             )
         )

@@ -15,12 +15,7 @@ MICRONS_PER_CM = 10_000
 
 
 def write_pyramid(
-    path: Path,
-    image: np.ndarray,
-    mpp: float | None,
-    tile: int = 256,
-    factor: int = 4,
-    quality: int = 80,
+    path: Path, image: np.ndarray, mpp: float | None, tile: int = 256, factor: int = 4, quality: int = 80
 ) -> None:
     """Write ``image`` as a tiled, JPEG-compressed, pyramidal BigTIFF.
 

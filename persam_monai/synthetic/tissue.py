@@ -113,8 +113,7 @@ def draw_zones(rng: np.random.Generator, kinds: np.ndarray) -> np.ndarray:
     """
     scale = float(np.clip(len(kinds) * CELL / FULL_SCALE, 0.4, 1)) / CELL  # cells per px of a full-size follicle
     zones = np.select(
-        [kinds == kind for kind in Kind],
-        [Zone.GLASS, Zone.STROMA, Zone.SHEET, Zone.FL_BETWEEN, Zone.REACTIVE_BETWEEN],
+        [kinds == kind for kind in Kind], [Zone.GLASS, Zone.STROMA, Zone.SHEET, Zone.FL_BETWEEN, Zone.REACTIVE_BETWEEN]
     ).astype(np.uint8)
     follicular, reactive = kinds == Kind.FL, kinds == Kind.REACTIVE
     depth = _follicles(rng, follicular, spacing=370 * scale, radius=(155 * scale, 176 * scale))

@@ -29,22 +29,24 @@ from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, SlideEntry
 from persam_monai.data import (
     BagDataset,
-    BagKey,
     BagLoader,
-    EpochSampler,
+    FeatureFiles,
     InOrder,
+    Made,
     PatchSettings,
     RandomBags,
     SlidePatches,
+    feature_file,
     prepare_bags,
+    write_features,
 )
 from persam_monai.data.batches import Batch
-from persam_monai.data.features import FeatureFiles, Made, feature_file, write_features
+from persam_monai.data.dataset import BagKey
+from persam_monai.data.loader import EpochSampler
 from persam_monai.engines import Extraction, slides_to_extract
 from persam_monai.errors import UserError
 from persam_monai.losses import PersAMLoss
 from persam_monai.networks import (
-    AUTOCAST,
     AttendingNetwork,
     PatchExtractor,
     PersAMHead,
@@ -54,6 +56,7 @@ from persam_monai.networks import (
     resolve_precision,
     save_extractor_weights,
 )
+from persam_monai.networks.precision import AUTOCAST
 from persam_monai.slides import Slide
 
 PARTS = ("extraction", "training")
@@ -306,7 +309,7 @@ def measure_training(folder: Path, settings: Settings, cache_gb: float, precisio
     Args:
         folder: of the features.
         settings: what is measured.
-        cache_gb: see :class:`~persam_monai.data.features.FeatureFiles`.
+        cache_gb: see :class:`~persam_monai.data.FeatureFiles`.
         precision: of the network.
 
     Returns:

@@ -18,15 +18,9 @@ from torch.nn import functional
 
 from benchmarks.turns import Budget, as_text, forget_peak, in_own_process, machine, median_seconds, peak_bytes, seconds
 from persam_monai.losses import PersAMLoss
-from persam_monai.networks import (
-    AUTOCAST,
-    HEADS,
-    PatchExtractor,
-    PersAM,
-    PersAMHead,
-    resnet50_backbone,
-    resolve_precision,
-)
+from persam_monai.networks import PatchExtractor, PersAM, PersAMHead, resnet50_backbone, resolve_precision
+from persam_monai.networks.network import HEADS
+from persam_monai.networks.precision import AUTOCAST
 
 PARTS = ("head", "extractor", "parameters", "memory", "others")
 GROUPS = [18, 10]  # the paper's clinical variables: interview and blood test

@@ -15,7 +15,7 @@ from torch import nn
 
 from benchmarks.features import Settings, bounds, cohort_of, measure_extraction, stretches, write_folder
 from benchmarks.slides import jpeg_slide
-from persam_monai.data.features import FeatureFiles
+from persam_monai.data import FeatureFiles
 from persam_monai.errors import UserError
 from tests.bundle.running import ROOT
 

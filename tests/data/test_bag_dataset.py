@@ -14,17 +14,10 @@ import torch
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
 from persam_monai.cohort.reading import SlideEntry
-from persam_monai.data import (
-    BagDataset,
-    BagKey,
-    BagLoader,
-    EpochSampler,
-    PartitionBags,
-    PatchSettings,
-    RandomBags,
-    SlidePatches,
-    collate_bags,
-)
+from persam_monai.data import BagDataset, BagLoader, PartitionBags, PatchSettings, RandomBags, SlidePatches
+from persam_monai.data.batches import collate_bags
+from persam_monai.data.dataset import BagKey
+from persam_monai.data.loader import EpochSampler
 from persam_monai.errors import UserError
 from persam_monai.synthetic import write_pyramid
 

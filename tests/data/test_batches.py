@@ -8,17 +8,9 @@ import pytest
 import torch
 
 from persam_monai.cohort import Cohort
-from persam_monai.data import (
-    BagDataset,
-    BagKey,
-    PatchSettings,
-    RandomBags,
-    SlidePatches,
-    collate_bags,
-    prepare_bags,
-    turn_patches,
-)
-from persam_monai.data.batches import without
+from persam_monai.data import BagDataset, PatchSettings, RandomBags, SlidePatches, prepare_bags
+from persam_monai.data.batches import collate_bags, turn_patches, without
+from persam_monai.data.dataset import BagKey
 
 PATCHES = PatchSettings()
 Batch = dict[str, Any]

@@ -19,16 +19,8 @@ import tifffile
 import torch
 
 from persam_monai.clinical import ClinicalSchema
-from persam_monai.data import (
-    BadSlides,
-    BagDataset,
-    BagKey,
-    BagLoader,
-    PartitionBags,
-    PatchSettings,
-    RandomBags,
-    SlidePatches,
-)
+from persam_monai.data import BadSlides, BagDataset, BagLoader, PartitionBags, PatchSettings, RandomBags, SlidePatches
+from persam_monai.data.dataset import BagKey
 from persam_monai.errors import UserError
 from tests.data.making import Picture, cohort_of, garble, write_slides
 

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from persam_monai.cohort import Cohort
-from persam_monai.data import BadSlides, BagDataset, BagKey, PatchSettings, RandomBags, SlidePatches, collate_bags
+from persam_monai.data import BadSlides, BagDataset, PatchSettings, RandomBags, SlidePatches
+from persam_monai.data.batches import collate_bags
+from persam_monai.data.dataset import BagKey
 from persam_monai.data.loader import BagBatches, Parcel, Ring
 from persam_monai.data.workers import Busy
 from persam_monai.errors import UserError

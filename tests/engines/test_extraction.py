@@ -22,8 +22,9 @@ from torch import nn
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
-from persam_monai.data import BadSlides, BagDataset, BagKey, BagLoader, InOrder, PatchSettings, SlidePatches
-from persam_monai.data.features.finding import fingerprint
+from persam_monai.data import BadSlides, BagDataset, BagLoader, InOrder, PatchSettings, SlidePatches
+from persam_monai.data.dataset import BagKey
+from persam_monai.data.feature_finding import fingerprint
 from persam_monai.engines import Extraction
 from persam_monai.errors import UserError
 from persam_monai.networks import PatchExtractor

@@ -12,7 +12,8 @@ from monai.inferers import SimpleInferer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from persam_monai.data import collate_bags, prepare_bags
+from persam_monai.data import prepare_bags
+from persam_monai.data.batches import collate_bags
 from persam_monai.losses import PersAMLoss
 from persam_monai.networks import AttendingNetwork, PersAM, PersAMHead, parameter_groups
 

@@ -6,10 +6,7 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,9 +20,9 @@ from mlflow.tracking import MlflowClient
 from monai.utils import path_to_sqlite_uri
 
 from persam_monai.errors import UserError
-from persam_monai.handlers import MLflowRun, RaiseErrors, local_store
-from persam_monai.handlers.mlflow_run import _process, describe_for_tracking
-from persam_monai.handlers.running import stop_signals
+from persam_monai.handlers import MLflowRun, local_store
+from persam_monai.handlers.mlflow_run import describe_for_tracking
+from persam_monai.handlers.running import RaiseErrors, stop_signals
 
 
 @pytest.fixture(scope="module")
@@ -109,36 +106,6 @@ def test_every_run_is_a_new_run_and_leaves_living_ones_alone(uri: str, make: Cal
     with make().track():
         pass
     assert len({run.info.run_id for run in runs(uri)}) == 3
-
-
-def test_runs_of_killed_processes_are_failed_by_the_next_one(uri: str, make: Callable[..., MLflowRun]) -> None:
-    with make().track():
-        pass
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("persam").experiment_id
-    here, there = socket.gethostname(), "another-machine"
-    made = {
-        "killed": {"persam.host": here, "persam.process": f"{dead.pid} 12345"},
-        "reused": {"persam.host": here, "persam.process": f"{os.getpid()} 12345"},  # another process had our number
-        "alive": {"persam.host": here, "persam.process": _process(os.getpid())},
-        "elsewhere": {"persam.host": there, "persam.process": f"{dead.pid} 12345"},
-        "foreign": {},
-    }
-    for name, tags in made.items():
-        client.create_run(experiment, run_name=name, tags=tags)
-    with make().track():
-        pass
-    statuses = {run.info.run_name: run.info.status for run in runs(uri)}
-    assert statuses == {
-        "killed": "FAILED",
-        "reused": "FAILED",
-        "alive": "RUNNING",
-        "elsewhere": "RUNNING",
-        "foreign": "RUNNING",
-        "training": "FINISHED",
-    }
 
 
 def test_the_environments_store_wins(

@@ -13,7 +13,8 @@ from ignite.metrics import Average
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import StatsHandler
 
-from persam_monai.handlers import EpochLine, FollowLoader, RaiseErrors, SeedEpochs
+from persam_monai.handlers import EpochLine
+from persam_monai.handlers.running import FollowLoader, RaiseErrors, SeedEpochs
 
 
 def drawn(seed: int, first_epoch: int = 1, noise: int = 0) -> dict[int, float]:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from persam_monai.networks import HEADS, Head, PersAMHead
+from persam_monai.networks import Head, PersAMHead
+from persam_monai.networks.network import HEADS
 
 SIZES = {
     "num_classes": 3,

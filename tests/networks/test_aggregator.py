@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from persam_monai.networks import Aggregator
+from persam_monai.networks.persam import Aggregator
 
 WIDTH, CLINICAL, CLASSES, PATCHES = 6, 2, 3, 5
 

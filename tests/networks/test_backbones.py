@@ -23,16 +23,13 @@ from persam_monai.networks import (
     PersAM,
     PersAMHead,
     TorchScriptBackbone,
-    brings_weights,
-    check_extractor,
-    extractor_name,
     load_extractor_weights,
     parameter_groups,
     save_extractor_weights,
-    state_sha256,
-    weights_sha256,
 )
 from persam_monai.networks.backbones import FileBackbone
+from persam_monai.networks.extractor import check_extractor, extractor_name
+from persam_monai.networks.weights import brings_weights, state_sha256, weights_sha256
 
 GAIN = np.array([[1, 2, 3, 4, 5], [0, 1, 0, -1, 0], [2, 0, 1, 0, 3]], np.float32)  # of 5 features, by channel
 

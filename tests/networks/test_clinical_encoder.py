@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from persam_monai.errors import UserError
-from persam_monai.networks import ClinicalEncoder
+from persam_monai.networks.clinical_encoder import ClinicalEncoder
 
 GROUPS, VARIABLES = [5, 3], [[1, 1, 3], [1, 2]]
 NAN = torch.nan

@@ -12,7 +12,9 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from persam_monai.errors import UserError
-from persam_monai.networks import HEADS, PatchExtractor, TorchScriptBackbone, check_extractor, extractor_name
+from persam_monai.networks import PatchExtractor, TorchScriptBackbone
+from persam_monai.networks.extractor import check_extractor, extractor_name
+from persam_monai.networks.network import HEADS
 from persam_monai.overrides import HEAD_FILES, check_head, check_overrides
 
 CONFIGS = Path(__file__).parents[2] / "bundle" / "configs"

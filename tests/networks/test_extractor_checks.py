@@ -11,17 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from persam_monai.errors import UserError
-from persam_monai.networks import (
-    PatchExtractor,
-    PersAM,
-    PersAMHead,
-    brings_weights,
-    check_extractor,
-    extractor_name,
-    parameter_groups,
-    resnet50_backbone,
-    weights_sha256,
-)
+from persam_monai.networks import PatchExtractor, PersAM, PersAMHead, parameter_groups, resnet50_backbone
+from persam_monai.networks.extractor import check_extractor, extractor_name
+from persam_monai.networks.weights import brings_weights, weights_sha256
 
 
 class Says(nn.Module):

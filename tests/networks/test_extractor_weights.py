@@ -15,15 +15,8 @@ from torch import nn
 
 from persam_monai.errors import UserError
 from persam_monai.model import save_model
-from persam_monai.networks import (
-    PatchExtractor,
-    PersAM,
-    PersAMHead,
-    load_extractor_weights,
-    save_extractor_weights,
-    weights_sha256,
-)
-from persam_monai.networks.weights import IMAGENET_URL
+from persam_monai.networks import PatchExtractor, PersAM, PersAMHead, load_extractor_weights, save_extractor_weights
+from persam_monai.networks.weights import IMAGENET_URL, weights_sha256
 
 
 def small_resnet() -> ResNet:

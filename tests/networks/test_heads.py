@@ -14,10 +14,7 @@ from torch import Tensor, nn
 from persam_monai.errors import UserError
 from persam_monai.losses import PersAMLoss
 from persam_monai.networks import (
-    HEADS,
     Attention,
-    ClinicalEncoder,
-    GatedAttention,
     Head,
     PatchExtractor,
     PersAM,
@@ -29,7 +26,10 @@ from persam_monai.networks import (
     parameter_groups,
     seed_weights,
 )
+from persam_monai.networks.baselines import GatedAttention
+from persam_monai.networks.clinical_encoder import ClinicalEncoder
 from persam_monai.networks.head import FeatureScaling
+from persam_monai.networks.network import HEADS
 from tests.networks.conftest import small_head
 
 BASELINES = [name for name in HEADS if name != "PersAMHead"]

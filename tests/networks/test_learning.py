@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from persam_monai.networks import HEADS, PersAM, PersAMHead, parameter_groups, seed_weights
+from persam_monai.networks import PersAM, PersAMHead, parameter_groups, seed_weights
+from persam_monai.networks.network import HEADS
 from tests.networks.conftest import small_head
 
 

@@ -15,7 +15,8 @@ from monai.networks.nets import ResNet
 from torch import Tensor, nn
 
 from persam_monai.errors import UserError
-from persam_monai.networks import LateFusionHead, PersAM, PersAMHead, load_reference_state_dict, reference_settings
+from persam_monai.networks import LateFusionHead, PersAM, PersAMHead
+from persam_monai.networks.reference import load_reference_state_dict, reference_settings
 
 REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference"
 PREFIXES = {"balanced": "small/", "standard": "smallplain/"}

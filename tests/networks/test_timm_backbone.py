@@ -11,16 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from persam_monai.errors import UserError
-from persam_monai.networks import (
-    PatchExtractor,
-    TimmBackbone,
-    brings_weights,
-    check_extractor,
-    extractor_name,
-    load_extractor_weights,
-    save_extractor_weights,
-    weights_sha256,
-)
+from persam_monai.networks import PatchExtractor, TimmBackbone, load_extractor_weights, save_extractor_weights
+from persam_monai.networks.extractor import check_extractor, extractor_name
+from persam_monai.networks.weights import brings_weights, weights_sha256
 
 
 class Network(nn.Module):

@@ -23,7 +23,8 @@ import pytest
 import tifffile
 
 from persam_monai.errors import UserError
-from persam_monai.slides import Slide, read_header
+from persam_monai.slides import Slide
+from persam_monai.slides.header import read_header
 from tests.bundle.running import ROOT
 from tests.slides.writing import decoded_levels, overwrite_bytes, overwrite_list, smooth, tile_span, write_slide
 

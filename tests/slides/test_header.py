@@ -9,8 +9,8 @@ import pytest
 import tifffile
 
 from persam_monai.errors import UserError
-from persam_monai.slides import Slide, read_header
-from persam_monai.slides.header import HEADER_JSON
+from persam_monai.slides import Slide
+from persam_monai.slides.header import HEADER_JSON, read_header
 from tests.slides.writing import noise, overwrite_tags, write_slide
 
 

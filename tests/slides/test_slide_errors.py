@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from persam_monai.errors import UserError
-from persam_monai.slides import Slide, open_slide, read_header
+from persam_monai.slides import Slide, open_slide
+from persam_monai.slides.header import read_header
 from persam_monai.synthetic import write_pyramid
 from tests.bundle.running import ROOT
 

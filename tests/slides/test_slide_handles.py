@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from persam_monai.cohort import Cohort
-from persam_monai.slides import open_slide, read_header
+from persam_monai.slides import open_slide
 from persam_monai.slides import slide as handles
+from persam_monai.slides.header import read_header
 from tests.slides.writing import write_slide
 
 PLACE = np.array([[100, 100]])

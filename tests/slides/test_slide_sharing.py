@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from persam_monai.errors import UserError
-from persam_monai.slides import Slide, read_header
+from persam_monai.slides import Slide
+from persam_monai.slides.header import read_header
 from tests.bundle.running import ROOT
 from tests.slides.writing import cut, decoded_levels, noise, write_slide
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 
@@ -59,25 +57,9 @@ def test_classes_follow_from_kinds_and_record_as_in_the_cohort(parts: list[Part]
                 assert patient.label == winner(first, second, patient.sign)
 
 
-def test_masking_takes_whole_variables_and_more_of_them_at_a_larger_share(parts: list[Part]) -> None:
-    part = parts[0]
-    np.testing.assert_array_equal(part.masked(0.0, SIZES), part.records)
-    some, more = part.masked(0.3, SIZES), part.masked(0.5, SIZES)
-    assert (np.isnan(some) <= np.isnan(more)).all()
-    assert (np.isnan(part.records) <= np.isnan(some)).all()
-    known = ~np.isnan(more)
-    np.testing.assert_array_equal(more[known], part.records[known])
-    starts = np.cumsum([0, *SIZES])
-    for first, last in pairwise(starts):
-        gone = np.isnan(some[:, first:last])
-        assert (gone.all(axis=1) == gone.any(axis=1)).all()
-    added = np.isnan(some[:, starts[:-1]])[~np.isnan(part.records[:, starts[:-1]])].mean()
-    assert added == pytest.approx(0.3, abs=0.06)
-
-
 def test_the_seed_decides(parts: list[Part]) -> None:
     again = draw_parts(7, [60, 30], bags=3, patches=200, features=16, contrast=6.0)
     other = draw_parts(8, [60, 30], bags=3, patches=200, features=16, contrast=6.0)
-    for name in ("features", "records", "chances", "labels"):
+    for name in ("features", "records", "labels"):
         np.testing.assert_array_equal(getattr(again[1], name), getattr(parts[1], name))
         assert not np.array_equal(getattr(other[1], name), getattr(parts[1], name), equal_nan=True)

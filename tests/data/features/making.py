@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from persam_monai.cohort.reading import SlideEntry
-from persam_monai.data.features import Made, write_features
+from persam_monai.data import Made, write_features
 
 MADE = Made("resnet50", "ab" * 32, 0.25, 224, {"min_tissue": 0.5, "pixel_std": [1.0, 1.0, 1.0]}, "0.1.0")
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from persam_monai.data.features.file import StoredFeatures, open_features
-from persam_monai.data.features.source import GB, FeatureCache, cache_for
+from persam_monai.data.feature_source import GB, FeatureCache, cache_for
+from persam_monai.data.stored_features import StoredFeatures, open_features
 from tests.data.features.making import positions, save, values, write_features_file, write_h5
 
 CHOSEN = np.array([5, 0, 11, 4])

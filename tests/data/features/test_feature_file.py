@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from persam_monai.data.features import Made, read_info, write_features
-from persam_monai.data.features.file import open_features
+from persam_monai.data import Made, read_info, write_features
+from persam_monai.data.stored_features import open_features
 from persam_monai.errors import UserError
 from tests.data.features.making import (
     MADE,

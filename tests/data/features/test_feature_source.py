@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from persam_monai.cohort.reading import SlideEntry
-from persam_monai.data import PatchSettings, SlidePatches
-from persam_monai.data.features import FeatureFiles, FeatureInstances
+from persam_monai.data import FeatureFiles, FeatureInstances, PatchSettings, SlidePatches
 from persam_monai.errors import UserError
 from tests.data.features.making import (
     MADE,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persam_monai.cohort import SlideEntry
-from persam_monai.data.features import FeatureFiles, FeatureInstances, feature_file, find_features, write_features
-from persam_monai.data.features.finding import ENDS, fingerprint
+from persam_monai.data import FeatureFiles, FeatureInstances, feature_file, write_features
+from persam_monai.data.feature_finding import ENDS, find_features, fingerprint
 from persam_monai.errors import UserError
 from tests.data.features.making import MADE, entry, positions, values, write_clam, write_features_file, write_trident
 

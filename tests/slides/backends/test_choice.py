@@ -9,7 +9,9 @@ import pytest
 import tifffile
 
 from persam_monai.errors import UserError
-from persam_monai.slides import BACKENDS, Slide, read_header
+from persam_monai.slides import Slide
+from persam_monai.slides.backends import BACKENDS
+from persam_monai.slides.header import read_header
 from tests.slides.writing import APERIO, FORMS, noise, overwrite_tags, write_slide
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from persam_monai.errors import UserError
-from persam_monai.slides import Slide, read_header
+from persam_monai.slides import Slide
+from persam_monai.slides.header import read_header
 from persam_monai.slides.regions import CuCIM, OpenSlideRegions
 from tests.slides.writing import cut, noise, overwrite_bytes, tile_span, write_slide
 

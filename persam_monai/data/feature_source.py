@@ -15,10 +15,10 @@ from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
 from persam_monai.cohort import SlideEntry
-from persam_monai.data.features.file import StoredFeatures, open_features
-from persam_monai.data.features.finding import check_distinct, check_slide, find_all, missing
-from persam_monai.data.features.made import EXTRACTOR, FeatureInfo, Made, differences, short
+from persam_monai.data.feature_finding import check_distinct, check_slide, find_all, missing
+from persam_monai.data.feature_made import EXTRACTOR, FeatureInfo, Made, differences, short
 from persam_monai.data.index import PatchSettings, SlidePatches
+from persam_monai.data.stored_features import StoredFeatures, open_features
 from persam_monai.errors import UserError, raise_together
 from persam_monai.settings import check_settings
 

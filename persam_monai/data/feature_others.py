@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from persam_monai.data.features.made import Made
+from persam_monai.data.feature_made import Made
 from persam_monai.errors import UserError
 from persam_monai.files import read_tensors
 

@@ -15,8 +15,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from persam_monai.data.features.made import FeatureInfo, Made
-from persam_monai.data.features.others import Attributes, attributes_of_others, load_tensor, read_tensor
+from persam_monai.data.feature_made import FeatureInfo, Made
+from persam_monai.data.feature_others import Attributes, attributes_of_others, load_tensor, read_tensor
 from persam_monai.errors import UserError
 from persam_monai.files import replacing
 

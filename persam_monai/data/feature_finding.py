@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from persam_monai.cohort import SlideEntry
-from persam_monai.data.features.made import FeatureInfo
+from persam_monai.data.feature_made import FeatureInfo
 from persam_monai.errors import UserError, raise_together
 from persam_monai.slide_files import files_of_slide, without_ending
 
@@ -79,11 +79,9 @@ def find_all(folder: Path, slides: Sequence[str], label: str = "slides") -> list
 
 def missing(folder: Path, slide: str) -> str:
     """Where a slide's features were looked for, and what to do."""
-    inner = [path for pattern in ("features_*", "*/features_*") for path in sorted(folder.glob(pattern))]
-    hint = f"It contains folders of features, such as {inner[0]}. " if inner else ""
     return (
         f"There is no {feature_file(folder, slide)}, and no .h5 or .pt file of that name in {folder}, h5_files and "
-        f"pt_files. {hint}{CURE}"
+        f"pt_files. {CURE}"
     )
 
 
@@ -105,7 +103,7 @@ def check_distinct(entries: Sequence[SlideEntry], paths: Sequence[Path | None]) 
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 over the size and the first and last MiB of each of a slide's files: what a scanner writes differs there."""
+    """SHA-256 over size, first and last MiB of each of a slide's files: what a scanner writes differs there."""
     digest = hashlib.sha256()
     try:
         for part in files_of_slide(path):
