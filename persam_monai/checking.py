@@ -170,9 +170,6 @@ def check_slides(
         closer: what is done besides.
         cache: where a training will look for what was found.
         num_workers: worker processes; 0 looks in the calling process.
-
-    Raises:
-        UserError: if the folder of the pictures cannot be made. What is wrong with a slide is in its result.
     """
     if closer.pictures is not None:
         try:

@@ -71,9 +71,6 @@ def read_tensors(path: str | os.PathLike[str], cure: str) -> Any:
     Args:
         path: the file.
         cure: what to do if it cannot be read, a sentence for the message.
-
-    Raises:
-        UserError: if it cannot be read.
     """
     import torch  # here, because who only writes a table should not wait for it
 

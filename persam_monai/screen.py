@@ -60,11 +60,6 @@ def log_to(file: Path) -> Iterator[None]:
 def text_table(heading: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Lines of a table whose columns stand below one another.
 
-    Args:
-        heading: names of the columns.
-        rows: cells, as many as there are names.
-        right: columns that are flush right.
-
     Example:
         >>> text_table(["class", "patients"], [["DLBCL", "12"], ["FL", "3"]], right=[1])
         ['  class  patients', '  DLBCL        12', '  FL            3']

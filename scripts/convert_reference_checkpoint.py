@@ -132,22 +132,21 @@ def _check(schema: ClinicalSchema, settings: Mapping[str, Any], source: str) -> 
 
 def _report(path: Path, network: PersAM | PersAMOnFeatures, schema: ClinicalSchema) -> str:
     """What was written, and what it expects."""
-    lines = [
-        f"Wrote {path} and {path.with_suffix('.json').name}: classes {', '.join(schema.classes)}; groups of "
-        f"{schema.group_sizes} clinical numbers.",
-        "It expects what the public code's network did:",
-        "  - clinical values that are standardised already, with the statistics of its own training (declare them as",
-        "    kind: numeric); a missing value counts as 0, the mean.",
-        "  - pixels between 0 and 1 and nothing further: the network scales bytes itself, there is nothing to do.",
-    ]
-    if isinstance(network, PersAM):
-        lines.append(f"Predict with: python -m monai.bundle run inference … --model {path}")
-    else:
-        lines.append(
-            "The checkpoint has no extractor, so this is the head alone, for features [B, D, N]. For inference from "
-            "slides convert it again with --extractor_weights; for inference from features name --features_dir."
+    extractor = (
+        ""
+        if isinstance(network, PersAM)
+        else (
+            "\nThe checkpoint has no extractor: predict from features (--features_dir), or convert it again with "
+            "--extractor_weights to predict from slides."
         )
-    return "\n".join(lines)
+    )
+    return (
+        f"Wrote {path} and {path.with_suffix('.json').name}: classes {', '.join(schema.classes)}; groups of "
+        f"{schema.group_sizes} clinical numbers.\nLike the public code's network, it expects clinical values that are "
+        "standardised already, with the statistics of its own training (kind: numeric in the schema); a missing value "
+        "counts as 0, the mean. Pixels need no such care."
+        f"{extractor}\nPredict with: python -m monai.bundle run inference … --model {path}"
+    )
 
 
 def main() -> None:

@@ -69,10 +69,8 @@ def with_defaults(text: str) -> str:
 def pages() -> dict[Path, str]:
     """What the pages with generated parts should hold."""
     clinical, settings = DOCS / "clinical.md", DOCS / "settings.md"
-    return {
-        clinical: with_part(clinical.read_text(encoding="utf-8"), "schema", schema_tables()),
-        settings: with_defaults(settings.read_text(encoding="utf-8")),
-    }
+    schema = with_part(clinical.read_text(encoding="utf-8"), "schema", schema_tables())
+    return {clinical: schema, settings: with_defaults(settings.read_text(encoding="utf-8"))}
 
 
 def main() -> None:

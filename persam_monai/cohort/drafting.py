@@ -152,9 +152,6 @@ def draft_schema(table: str | Path) -> str:
 
     Returns:
         The text of a ``clinical.yaml``. Cells of columns that may name a patient, and free texts, are not in it.
-
-    Raises:
-        UserError: if the table cannot be read, or no column can be a variable.
     """
     content = read_table(table)
     _check_header(content)

@@ -219,13 +219,7 @@ def _parquet_cell(value: object, narrow: bool) -> object:
 
 
 def _assemble(path: Path, records: Iterable[tuple[int, Sequence[Any]]], pad: bool = False) -> Table:
-    """A table from records, of which the first that is not empty is the header.
-
-    Args:
-        path: the file.
-        records: number and cells of every row.
-        pad: whether rows may end before the header or behind it, as in Excel, where empty cells do not count.
-    """
+    """A table from records, of which the first that is not empty is the header."""
     filled = ((line, cells) for line, cells in records if any(cell not in (None, "") for cell in cells))
     names = tuple(tidy(as_text(cell)) for cell in next(filled, (0, ()))[1])
     rows, uneven = [], []

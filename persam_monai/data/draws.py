@@ -7,7 +7,6 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 
@@ -28,23 +27,6 @@ def generator_for(*key: int | str) -> np.random.Generator:
     """
     digest = hashlib.sha256(repr(key).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-
-
-class Draw(Protocol):
-    """A rule that divides a slide's cells into bags of at most ``bag_size`` patches."""
-
-    @property
-    def bag_size(self) -> int:
-        """Most patches in a bag."""
-        ...
-
-    def count(self, cells: int) -> int:
-        """Number of bags that a slide with this many ``cells`` gives in one epoch."""
-        ...
-
-    def choose(self, cells: int, slide: str, epoch: int, bag: int) -> np.ndarray:
-        """Indices ``int64 [n]`` of the cells in bag number ``bag`` of ``slide`` in ``epoch``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -135,6 +117,9 @@ class InOrder:
     def choose(self, cells: int, slide: str, epoch: int, bag: int) -> np.ndarray:
         """The ``bag``-th stretch of the cells; the same in every ``epoch`` and of whatever ``slide``."""
         return np.arange(bag * self.bag_size, min(cells, (bag + 1) * self.bag_size))
+
+
+Draw = RandomBags | PartitionBags | InOrder
 
 
 # A bag is asked for its size, then for its cells, and many bags share a draw.

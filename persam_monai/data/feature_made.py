@@ -103,9 +103,6 @@ def differences(
         expected: the same of the other.
         names: what is compared, as far as both sides know it; mpp within 1 %. ``None``: all that either side knows,
             exactly.
-
-    Returns:
-        Both values by name; empty if they are the same.
     """
     if names is None:
         compared, tolerance = list({**expected, **actual}), 0.0

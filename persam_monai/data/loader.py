@@ -44,9 +44,6 @@ class Ring:
         workers: worker processes.
         slots: of each worker.
         size: bytes of a slot; memory is taken only where it is written.
-
-    Attributes:
-        number: names the ring in the process that made it.
     """
 
     def __init__(self, workers: int, slots: int, size: int) -> None:
@@ -131,11 +128,6 @@ class Parcel:
 
 class BagBatches(Dataset[Parcel]):
     """Whole batches of a dataset's bags, as a dataset that worker processes go through.
-
-    Args:
-        bags: the dataset.
-        busy: where to note which slide is being read.
-        threads: decoding threads.
 
     Attributes:
         ring: memory for pixels, if there is any.

@@ -4,9 +4,8 @@
 from persam_monai.engines.evaluation import Evaluation, Prediction
 from persam_monai.engines.extraction import Extraction
 from persam_monai.engines.outputs import folds_of, folds_to_go_on_with
-from persam_monai.engines.provenance import describe, provenance
 from persam_monai.engines.slides import new_slides, part_dir, slides_to_extract
-from persam_monai.engines.training import Training
+from persam_monai.engines.training import Training, describe, provenance
 
 __all__ = [
     "Evaluation",

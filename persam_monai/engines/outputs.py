@@ -17,8 +17,7 @@ from persam_monai.data.bad_slides import SKIPPED_FILE
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import read_tensors
 from persam_monai.handlers import MLflowRun
-from persam_monai.handlers.predictions import PREDICTION_FILES
-from persam_monai.handlers.saving import CHECKPOINT, SETTINGS
+from persam_monai.handlers.saving import CHECKPOINT, PREDICTION_FILES, SETTINGS
 from persam_monai.model import ModelCard, load_card
 
 logger = logging.getLogger(__name__)

@@ -2,9 +2,8 @@
 """Ignite handlers for what MONAI's own do not do."""
 
 from persam_monai.handlers.mlflow_run import MLflowRun, local_store
-from persam_monai.handlers.predictions import PredictionSaver
 from persam_monai.handlers.running import EpochLine, Running, shared_handler
-from persam_monai.handlers.saving import BestModelSaver, LastCheckpoint
+from persam_monai.handlers.saving import BestModelSaver, LastCheckpoint, PredictionSaver
 
 __all__ = [
     "BestModelSaver",

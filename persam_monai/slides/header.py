@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -13,8 +15,64 @@ import openslide
 from pydantic import ConfigDict, TypeAdapter
 
 from persam_monai.errors import UserError
-from persam_monai.slides.backends import choose_backend
-from persam_monai.slides.tables import TileTable, Unsuitable, read_tiff
+from persam_monai.settings import check_settings
+from persam_monai.slides.regions import Backend, CuCIM, OpenSlideRegions
+from persam_monai.slides.tables import DEFLATE, OWN, TileTable, Unsuitable, read_tables, read_tiff, unsupported
+from persam_monai.slides.tiles import Tiles
+
+logger = logging.getLogger(__name__)
+
+
+def choose_backend(
+    backend: str, path: Path, vendor: str, dimensions: Sequence[tuple[int, int]]
+) -> tuple[str, tuple[TileTable, ...]]:
+    """Settle how a slide is read.
+
+    Where the tiles of a file can be decoded one by one, no way that was measured is faster (``benchmark_reading.py``:
+    well ahead of OpenSlide, ahead of cuCIM on JPEG and level with it on JPEG 2000), and damage is noticed. The rest
+    goes to OpenSlide, which knows every vendor's format and reports what it cannot decode; cuCIM does not.
+
+    Args:
+        backend: ``auto``, ``tiles``, ``cucim`` or ``openslide``.
+        path: the slide.
+        vendor: OpenSlide's ``openslide.vendor``.
+        dimensions: width and height of each level.
+
+    Returns:
+        The backend's name, and the tiles' tables, empty unless the name is ``tiles``.
+    """
+    check_settings({"backend": backend})
+    if backend == "openslide":
+        return backend, ()
+    try:
+        tables = read_tables(path, vendor, dimensions)
+    except Unsuitable as reason:
+        if vendor == OWN:
+            raise unsupported(path, str(reason)) from reason
+        if backend == "tiles":
+            raise UserError(f"Slide {path} cannot be read tile by tile: {reason}. Choose --backend auto.") from reason
+        if backend == "auto":
+            logger.debug("Slide %s is read by OpenSlide: its tiles cannot be read one by one: %s.", path, reason)
+        return "cucim" if backend == "cucim" else "openslide", ()
+    if backend != "cucim":
+        return "tiles", tables
+    if any(table.compression in DEFLATE for table in tables):
+        raise UserError(f"Slide {path} is compressed by deflate, at which cuCIM can crash. Choose --backend auto.")
+    return backend, ()
+
+
+def open_backend(
+    backend: str,
+    path: Path,
+    dimensions: Sequence[tuple[int, int]],
+    downsamples: Sequence[float],
+    tables: Sequence[TileTable],
+) -> Backend:
+    """Open a file in the way that :func:`choose_backend` settled."""
+    if backend == "tiles":
+        return Tiles(path, tables)
+    return (CuCIM if backend == "cucim" else OpenSlideRegions)(path, dimensions, downsamples)
+
 
 COARSEST_MPP = 50.0  # no scanner is coarser; image programs write 72 dpi, 353 µm/px, when they do not know
 UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25_400.0}  # OME's UnitsLength
@@ -35,7 +93,7 @@ class SlideHeader(NamedTuple):
     path: Path
     mpp: tuple[float, float]  # µm per level-0 pixel, x and y
     levels: tuple[Level, ...]  # finest first
-    backend: str  # one of persam_monai.slides.backends.BACKENDS, never "auto"
+    backend: str  # tiles, cucim or openslide, never "auto"
     tables: tuple[TileTable, ...]  # of the levels, for the backend "tiles"; else empty
 
 

@@ -21,7 +21,7 @@ class Backend(ABC):
     """An open file that regions of pixels are read from.
 
     Attributes:
-        name: as in ``BACKENDS``.
+        name: ``tiles``, ``cucim`` or ``openslide``.
         own_threads: whether ``read`` divides its work among ``threads`` itself; otherwise callers may call it from
             several threads at once.
         dimensions: width and height of each level in pixels, finest first.

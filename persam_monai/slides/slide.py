@@ -20,8 +20,7 @@ import cv2
 import numpy as np
 
 from persam_monai.errors import UserError
-from persam_monai.slides.backends import Backend, open_backend
-from persam_monai.slides.header import Level, SlideHeader, read_header
+from persam_monai.slides.header import Backend, Level, SlideHeader, open_backend, read_header
 
 MPP_TOLERANCE = 0.1  # a slide of 0.26 µm/px is read as it is when 0.25 is asked for
 RESAMPLED_AT_ONCE = 4  # patches: what is read to be shrunk stays in the processor's cache

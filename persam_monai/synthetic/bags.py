@@ -16,8 +16,7 @@ import yaml
 
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.synthetic.cohort import PLAN, RECORD, random_stream
-from persam_monai.synthetic.plan import DISEASES, Patient, Source, draw_patients
-from persam_monai.synthetic.record import draw_record, schema_text
+from persam_monai.synthetic.record import DISEASES, Patient, Source, draw_patients, draw_record, schema_text
 from persam_monai.synthetic.tissue import Kind
 
 DIRECTIONS, BAG = 100, 101  # random streams, far from those of the cohort with slides

@@ -20,9 +20,8 @@ from tqdm import tqdm
 from persam_monai import __version__
 from persam_monai.errors import UserError
 from persam_monai.synthetic.paint import paint_slide
-from persam_monai.synthetic.plan import CLASS_NAMES, Patient, Source, draw_patients
 from persam_monai.synthetic.pyramid import write_pyramid
-from persam_monai.synthetic.record import draw_record, schema_text
+from persam_monai.synthetic.record import CLASS_NAMES, Patient, Source, draw_patients, draw_record, schema_text
 from persam_monai.synthetic.tissue import Kind
 
 MPP = 0.25  # µm/px, a 40× scan

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_erosion, gaussian_filter
 
-from persam_monai.synthetic.cells import SPRITES, sprites
-from persam_monai.synthetic.texture import FULL, Wallpaper, enlarge, fibres, grain
+from persam_monai.synthetic.cells import FULL, SPRITES, Wallpaper, enlarge, fibres, grain, sprites
 from persam_monai.synthetic.tissue import CELL, Kind, Zone, draw_kinds, draw_zones, jittered_grid
 
 BLOCK = 512  # px; the painter works in blocks that stay in the processor's cache
@@ -71,11 +70,6 @@ class Painting:
 
 def paint_slide(rng: np.random.Generator, size: int, kinds: Sequence[Kind]) -> Painting:
     """Paint one H&E slide at 0.25 µm/px.
-
-    Args:
-        rng: the only source of chance: the same generator state gives the same pixels.
-        size: side of the slide in pixels.
-        kinds: the kinds of diseased region to show, in similar areas; none gives stroma alone.
 
     Returns:
         The image and the map of kinds.

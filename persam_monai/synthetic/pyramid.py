@@ -68,10 +68,6 @@ def _levels(image: np.ndarray, factor: int) -> Iterator[np.ndarray]:
 def shrink(image: np.ndarray, factor: int) -> np.ndarray:
     """Average blocks of ``factor`` × ``factor`` pixels; what is left over at the right and lower edge is dropped.
 
-    Args:
-        image: uint8 ``[H, W, 3]``.
-        factor: side of a block in pixels.
-
     Returns:
         uint8 ``[H // factor, W // factor, 3]``, rounded to the nearest.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synthetic clinical record: its variables, and how they depend on what is hidden in a patient.
+"""Who is in the synthetic cohort, and what the clinical records say.
 
 Two things are hidden: a sign, which every patient has, and a mark, a class that the record names; only patients whose
 class the record decides have one. Given both, variables are independent of one another. The names are those of a real
@@ -9,12 +9,98 @@ record, so that the table looks like one; the associations are invented.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
-from persam_monai.synthetic.plan import CLASS_NAMES, DISEASES
 from persam_monai.synthetic.tissue import Kind
+
+DISEASES = (Kind.DLBCL, Kind.FL, Kind.REACTIVE)
+PAIRS = ((Kind.DLBCL, Kind.FL), (Kind.FL, Kind.REACTIVE), (Kind.DLBCL, Kind.REACTIVE))
+CLASS_NAMES = {Kind.DLBCL: "DLBCL", Kind.FL: "FL", Kind.REACTIVE: "Reactive"}
+LOSES_TO = {Kind.FL: Kind.DLBCL, Kind.REACTIVE: Kind.FL, Kind.DLBCL: Kind.REACTIVE}  # when the sign is +1
+
+
+class Source(StrEnum):
+    """What decides a patient's class."""
+
+    AMBIGUOUS = "ambiguous"  # image and record together
+    IMAGE = "image"
+    RECORD = "record"
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One synthetic patient.
+
+    Attributes:
+        source: what decides the class.
+        kinds: kinds of diseased region on every slide of the patient.
+        sign: +1 or −1, shown noisily by the record; it decides when two kinds are present, and means nothing otherwise.
+        label: the class.
+    """
+
+    source: Source
+    kinds: tuple[Kind, ...]
+    sign: int
+    label: Kind
+
+
+def winner(first: Kind, second: Kind, sign: int) -> Kind:
+    """Which of two kinds of region counts.
+
+    At +1 DLBCL beats FL, FL beats reactive, reactive beats DLBCL; at −1 the other of the two wins. A score that adds a
+    term of the image to a term of the record would have to order the three classes at each sign, and a circle has no
+    order.
+    """
+    upper, lower = (first, second) if LOSES_TO[second] == first else (second, first)
+    return upper if sign > 0 else lower
+
+
+def draw_patients(rng: np.random.Generator, patients: int) -> list[Patient]:
+    """Draw a balanced cohort in random order.
+
+    Half the patients are ambiguous, the rest half and half clear from the image or from the record. Among the ambiguous
+    all pairs occur alike, and each pair alike with both signs, so that neither the kinds present nor the sign says
+    more about the class than that it is one of the two. Classes are balanced as far as the number of patients allows.
+    """
+    ambiguous = patients // 2
+    from_image = (patients - ambiguous) // 2
+    cohort = _ambiguous(rng, ambiguous)
+    cohort += _decided(rng, Source.IMAGE, from_image, Counter(patient.label for patient in cohort))
+    from_record = patients - len(cohort)
+    cohort += _decided(rng, Source.RECORD, from_record, Counter(patient.label for patient in cohort))
+    return [cohort[place] for place in rng.permutation(patients)]
+
+
+def _ambiguous(rng: np.random.Generator, count: int) -> list[Patient]:
+    """Rounds of the three pairs at one sign (one patient of each class), the sign alternating between rounds."""
+    sign = 1 if rng.integers(2) else -1
+    result: list[Patient] = []
+    while len(result) < count:
+        sign = -sign
+        for number in rng.permutation(len(PAIRS))[: count - len(result)]:
+            result.append(Patient(Source.AMBIGUOUS, PAIRS[number], sign, winner(*PAIRS[number], sign)))
+    return result
+
+
+def _decided(rng: np.random.Generator, source: Source, count: int, before: Counter[Kind]) -> list[Patient]:
+    """Patients whose class image or record alone decides; ``before`` counts the classes that the cohort has so far."""
+    offset = int(rng.integers(2))
+    signs = rng.permutation((np.arange(count) + offset) % 2) * 2 - 1
+    labels: list[Kind] = []
+    for _ in range(count):
+        order = [DISEASES[place] for place in rng.permutation(len(DISEASES))]
+        rarest = min((labels.count(kind), before[kind] + labels.count(kind), place) for place, kind in enumerate(order))
+        labels.append(order[rarest[2]])
+    result = []
+    for number, (label, sign) in enumerate(zip(labels, signs.tolist(), strict=True)):
+        undecided = DISEASES if (number + offset) % 2 else ()  # all three kinds, or none: neither points to a class
+        result.append(Patient(source, (label,) if source is Source.IMAGE else undecided, sign, label))
+    return result
+
 
 MISSING = 0.05  # share of empty cells: a well-kept registry's
 SIGN_SHIFT = 1.0  # standard deviations up or down: one such variable tells the sign in 84 % of patients
@@ -132,16 +218,7 @@ GROUPS: dict[str, dict[str, Variable]] = {
 
 
 def draw_record(rng: np.random.Generator, sign: int, mark: Kind | None) -> dict[str, str]:
-    """Draw one record.
-
-    Args:
-        rng: where chance comes from.
-        sign: the patient's sign, +1 or −1.
-        mark: the class that the record names, or ``None``.
-
-    Returns:
-        Cell by variable, as written in the table; empty where missing.
-    """
+    """Draw one record."""
     cells = {}
     for variables in GROUPS.values():
         for name, variable in variables.items():

@@ -14,7 +14,7 @@ from enum import IntEnum
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from persam_monai.synthetic.texture import smooth_noise
+from persam_monai.synthetic.cells import smooth_noise
 
 CELL = 16  # px of level 0 per value of a map
 FULL_SCALE = 2048  # px; follicles of slides smaller than this shrink with the slide, so that some fit
@@ -48,11 +48,6 @@ def draw_kinds(rng: np.random.Generator, size: int, kinds: Sequence[Kind]) -> np
 
     The kinds get similar areas (each a factor between 0.85 and 1.15 of the mean), in bands of random direction with
     stroma between them and a capsule of stroma around the whole.
-
-    Args:
-        rng: where the shapes come from.
-        size: side of the slide in pixels of level 0.
-        kinds: the kinds of diseased region to show; none gives stroma alone.
 
     Returns:
         uint8 ``[ceil(size / 16), ceil(size / 16)]`` of :class:`Kind`.
@@ -103,13 +98,6 @@ def draw_zones(rng: np.random.Generator, kinds: np.ndarray) -> np.ndarray:
     Follicular lymphoma has follicles of one size, back to back, without mantle; a reactive node has follicles of any
     size, apart, each with a pale centre and a dark mantle; DLBCL has none. Real follicles are some 1000 px across;
     these have 300 to 600, so that a region of a small slide shows several.
-
-    Args:
-        rng: where the shapes come from.
-        kinds: uint8 ``[h, w]`` of :class:`Kind`.
-
-    Returns:
-        uint8 ``[h, w]`` of :class:`Zone`.
     """
     scale = float(np.clip(len(kinds) * CELL / FULL_SCALE, 0.4, 1)) / CELL  # cells per px of a full-size follicle
     zones = np.select(

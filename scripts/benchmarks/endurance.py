@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.readers import BAG, WORKERS
-from benchmarks.slides import HUGE, jpeg_slide, sparse_slide
-from benchmarks.turns import in_own_process, peak_bytes
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, SlideEntry
 from persam_monai.data import BagDataset, BagLoader, PatchSettings, RandomBags, SlidePatches, index_slide
 from persam_monai.slides import Slide
+from readers import BAG, WORKERS
+from slides import HUGE, jpeg_slide, sparse_slide
+from turns import in_own_process, peak_bytes
 
 MIB = 2**20
 SLIDES, BAGS = 60, 2000

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from torch import nn
 
-from benchmarks.features import Settings, bounds, cohort_of, measure_extraction, stretches, write_folder
-from benchmarks.slides import jpeg_slide
+from benchmark_features import Settings, bounds, cohort_of, measure_extraction, stretches, write_folder
 from persam_monai.data import FeatureFiles
 from persam_monai.errors import UserError
+from slides import jpeg_slide
 from tests.bundle.running import ROOT
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ class SmallBackbone(nn.Sequential):
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the script prints of the training."""
     folder = tmp_path_factory.mktemp("kept")
-    words = [sys.executable, str(ROOT / "scripts/benchmark_features.py"), "--json", "--only", "training"]
+    words = [sys.executable, str(ROOT / "scripts/benchmarks/benchmark_features.py"), "--json", "--only", "training"]
     done = subprocess.run([*words, "--folder", str(folder), *WORDS], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert list(folder.iterdir()) == []  # it removes what it wrote

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.learning import FOLDS, HEADS, measure
+from benchmark_learning import FOLDS, HEADS, measure
 
 
 @pytest.mark.slow

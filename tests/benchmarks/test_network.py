@@ -10,9 +10,9 @@ import sys
 import pytest
 import torch
 
-from benchmarks.network import batched_over_single, extractor_over_default, measure, measure_step
-from benchmarks.turns import in_own_process
+from benchmark_network import batched_over_single, extractor_over_default, measure, measure_step
 from tests.bundle.running import ROOT
+from turns import in_own_process
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ def test_a_step_in_its_own_process_takes_more_memory_for_more_patches() -> None:
 
 
 def test_parameters_add_up() -> None:
-    words = [sys.executable, str(ROOT / "scripts/benchmark_network.py"), "--json", "--only", "parameters"]
+    words = [sys.executable, str(ROOT / "scripts/benchmarks/benchmark_network.py"), "--json", "--only", "parameters"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     parameters = json.loads(done.stdout)["parameters"]

@@ -14,16 +14,16 @@ import numpy as np
 import openslide
 import pytest
 
-from benchmarks.endurance import measure_index, measure_memory
-from benchmarks.readers import Read, Tiles, rate_in_processes
-from benchmarks.reading import PARTS, Effort, measure
-from benchmarks.slides import jpeg2000_slide, jpeg_slide, sparse_slide
-from benchmarks.turns import as_text
+from benchmark_reading import PARTS, Effort, measure
+from endurance import measure_index, measure_memory
+from readers import Read, Tiles, rate_in_processes
+from slides import jpeg2000_slide, jpeg_slide, sparse_slide
 from tests.bundle.running import ROOT
+from turns import as_text
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = ROOT / "scripts/benchmark_reading.py"
+SCRIPT = ROOT / "scripts/benchmarks/benchmark_reading.py"
 SIDE = 1024
 LITTLE = Effort(repeats=1, seconds=0.01, bag_size=2)
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.reading import Effort
-from benchmarks.turns import Budget, as_text, in_turns
+from benchmark_reading import Effort
+from turns import Budget, as_text, in_turns
 
 
 def test_the_first_turn_does_not_count() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from persam_monai.synthetic.bags import Part, draw_parts, record_schema
-from persam_monai.synthetic.plan import CLASS_NAMES, DISEASES, Source, winner
+from persam_monai.synthetic.record import CLASS_NAMES, DISEASES, Source, winner
 from persam_monai.synthetic.tissue import Kind
 
 SIZES = [variable.width for variable in record_schema().variables]

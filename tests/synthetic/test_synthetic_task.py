@@ -10,8 +10,7 @@ import pytest
 import yaml
 from sklearn.linear_model import LogisticRegression
 
-from persam_monai.synthetic.plan import Source, draw_patients
-from persam_monai.synthetic.record import draw_record, schema_text
+from persam_monai.synthetic.record import Source, draw_patients, draw_record, schema_text
 from persam_monai.synthetic.tissue import Kind
 
 GROUPS = yaml.safe_load(schema_text())["groups"]

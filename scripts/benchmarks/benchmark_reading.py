@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """How fast patches come out of a slide: our loader, MONAI, cuCIM, OpenSlide, and what the decoder alone could do."""
 
@@ -19,8 +20,11 @@ from typing import Any
 import numpy as np
 from cucim.clara import CuImage
 
-from benchmarks.endurance import ENDURANCE
-from benchmarks.readers import (
+from endurance import ENDURANCE
+from persam_monai.data import BagDataset, PatchSettings, SlideInstances, generator_for
+from persam_monai.errors import UserError
+from persam_monai.slides import Slide
+from readers import (
     BAG,
     SIZE,
     Read,
@@ -33,11 +37,8 @@ from benchmarks.readers import (
     rate_in_processes,
     slide_bags,
 )
-from benchmarks.slides import SIDES, jpeg2000_slide, jpeg_slide
-from benchmarks.turns import Budget, as_text, in_turns, machine
-from persam_monai.data import BagDataset, PatchSettings, SlideInstances, generator_for
-from persam_monai.errors import UserError
-from persam_monai.slides import Slide
+from slides import SIDES, jpeg2000_slide, jpeg_slide
+from turns import Budget, as_text, in_turns, machine
 
 logger = logging.getLogger(__name__)
 
@@ -315,3 +316,7 @@ def main() -> None:
         except UserError as error:
             sys.exit(f"Error: {error}")
     print(json.dumps(results, indent=2) if asked.json else as_text(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What heads learn on synthetic cohorts from features of random weights, trained as the demo trains."""
 
@@ -20,9 +21,9 @@ import monai.bundle
 import pandas as pd
 import torch
 
-from benchmarks.turns import as_text, seconds
 from persam_monai.metrics import SCORES, Predictions
 from persam_monai.synthetic import make_cohort
+from turns import as_text, seconds
 
 logger = logging.getLogger(__name__)
 
@@ -141,3 +142,7 @@ def main() -> None:
         folder = (asked.folder or Path(temporary)).resolve()
         results = measure(folder, asked.seeds, asked.patients, asked.size, asked.processes)
     print(json.dumps(results, indent=2) if asked.json else as_text(results))
+
+
+if __name__ == "__main__":
+    main()

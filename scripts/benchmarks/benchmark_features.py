@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """How fast features are extracted, and how fast a network learns from files of features."""
 
@@ -23,8 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.slides import SIDES, jpeg_slide
-from benchmarks.turns import Budget, as_text, in_own_process, in_turns, machine, peak_bytes, seconds
 from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort, SlideEntry
 from persam_monai.data import (
@@ -58,6 +57,8 @@ from persam_monai.networks import (
 )
 from persam_monai.networks.precision import AUTOCAST
 from persam_monai.slides import Slide
+from slides import SIDES, jpeg_slide
+from turns import Budget, as_text, in_own_process, in_turns, machine, peak_bytes, seconds
 
 PARTS = ("extraction", "training")
 GB = 1e9
@@ -498,3 +499,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"Error: {error}")
     print(json.dumps(results, indent=2) if asked.json else as_text(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """How fast the network is, how much memory it takes, and how many parameters it has."""
 
@@ -16,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.turns import Budget, as_text, forget_peak, in_own_process, machine, median_seconds, peak_bytes, seconds
 from persam_monai.losses import PersAMLoss
 from persam_monai.networks import PatchExtractor, PersAM, PersAMHead, resnet50_backbone, resolve_precision
 from persam_monai.networks.network import HEADS
 from persam_monai.networks.precision import AUTOCAST
+from turns import Budget, as_text, forget_peak, in_own_process, machine, median_seconds, peak_bytes, seconds
 
 PARTS = ("head", "extractor", "parameters", "memory", "others")
 GROUPS = [18, 10]  # the paper's clinical variables: interview and blood test
@@ -269,3 +270,7 @@ def main() -> None:
     asked = parser.parse_args()
     results = measure(asked.only, asked.threads, asked.repeats, asked.minutes)
     print(json.dumps(results, indent=2) if asked.json else as_text(results))
+
+
+if __name__ == "__main__":
+    main()
