@@ -69,7 +69,6 @@ def test_a_converted_model_computes_what_the_checkpoint_does(tmp_path: Path, sch
     with torch.no_grad():
         assert torch.equal(network(image, record), expected(image, record))
     assert "standardised already" in said
-    assert "pixels between 0 and 1" in said
 
 
 def test_its_training_is_unknown_and_evaluating_says_so(tmp_path: Path) -> None:
@@ -82,7 +81,7 @@ def test_its_training_is_unknown_and_evaluating_says_so(tmp_path: Path) -> None:
 def test_without_an_extractor_the_head_alone_is_written(tmp_path: Path) -> None:
     torch.save(other_state(), tmp_path / "theirs.pth")
     said = convert_reference_checkpoint(tmp_path / "theirs.pth", tmp_path / "model.pt")
-    assert "head alone" in said
+    assert "--features_dir" in said
     card = load_card(tmp_path / "model.pt")
     assert card.schema.classes == ("class_1", "class_2")
     assert card.schema.group_sizes == [3, 4]

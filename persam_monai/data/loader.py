@@ -57,11 +57,6 @@ class Ring:
         os.close(file)
         _rings[self.number] = self
 
-    @staticmethod
-    def numbered(number: int) -> Ring:
-        """A ring of this process."""
-        return _rings[number]
-
     def take(self, worker: int, size: int) -> int | None:
         """A free slot of a worker's, now taken; ``None`` if there is none, or it has fewer than ``size`` bytes."""
         for slot in range(worker * self.slots, (worker + 1) * self.slots):
@@ -111,7 +106,7 @@ class Parcel:
         if self.batch is None and self.arrays:
             if self.slot is not None:
                 number, slot, shape = self.slot
-                self.arrays["image"] = Ring.numbered(number).received(slot, shape)
+                self.arrays["image"] = _rings[number].received(slot, shape)
             self.batch = to_batch(self.arrays)
             self.arrays, self.slot = {}, None
         return self.batch

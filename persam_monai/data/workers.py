@@ -31,7 +31,8 @@ class WorkerDied(Exception):
     def __init__(self, item: int | None, code: int) -> None:
         self.item = item
         self.crashed = code > 0 or -code in CRASHES
-        how = f"ended with status {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+        names = {number.value: number.name for number in signal.Signals}
+        how = f"ended with status {code}" if code > 0 else f"was ended by {names.get(-code, f'signal {-code}')}"
         if self.crashed:
             how += "; a library for images crashed"
         elif -code == signal.SIGKILL:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import resnet50
+from monai.networks.nets import ResNet, resnet50
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -236,7 +236,7 @@ def _untracked(network: nn.Module) -> Iterator[None]:
 
 
 def extractor_name(backbone: nn.Module) -> str:
-    """What a feature file calls the backbone: its own ``extractor_name``, else its class.
+    """What a feature file calls the backbone: its own ``extractor_name``, else its class; of a ResNet its blocks.
 
     Example:
         >>> from persam_monai.networks import resnet50_backbone
@@ -244,7 +244,12 @@ def extractor_name(backbone: nn.Module) -> str:
         'monai.networks.nets.resnet50'
     """
     own = getattr(backbone, "extractor_name", None)
-    return own if isinstance(own, str) else f"{type(backbone).__module__}.{type(backbone).__qualname__}"
+    if isinstance(own, str):
+        return own
+    if isinstance(backbone, ResNet):
+        layers = [getattr(backbone, f"layer{number}") for number in range(1, 5)]
+        return f"monai.networks.nets.resnet.{type(layers[0][0]).__name__}{[len(layer) for layer in layers]}"
+    return f"{type(backbone).__module__}.{type(backbone).__qualname__}"
 
 
 def check_extractor(extractor: PatchExtractor, patch_size: int, device: torch.device | str = "cpu") -> int:

@@ -74,6 +74,7 @@ def open_backend(
     return (CuCIM if backend == "cucim" else OpenSlideRegions)(path, dimensions, downsamples)
 
 
+LARGEST_TILE = 2**28  # pixels; OpenSlide ends the process when it cannot have the memory for one
 COARSEST_MPP = 50.0  # no scanner is coarser; image programs write 72 dpi, 353 µm/px, when they do not know
 UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25_400.0}  # OME's UnitsLength
 
@@ -136,6 +137,8 @@ def read_header(path: str | os.PathLike[str], mpp: float | None = None, backend:
         )
         for index, (size, downsample) in enumerate(zip(dimensions, downsamples, strict=True))
     )
+    if any(math.prod(level.tile) > LARGEST_TILE for level in levels):
+        raise UserError(f"Slide {path} has tiles of impossible size; the file is damaged. Copy it again.")
     return SlideHeader(path, own, levels, name, tables)
 
 

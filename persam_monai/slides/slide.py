@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import cv2
@@ -118,8 +117,8 @@ class Slide:
         if finest > mpp * (1 + MPP_TOLERANCE):
             raise UserError(
                 f"Slide {self.path} has {finest:.4g} µm per pixel at its finest, coarser than the mpp {mpp:g} asked "
-                f"for: that detail is not in the file. Use --mpp {math.ceil(finest * 100) / 100:g}, and a model "
-                "trained at that resolution."
+                f"for: that detail is not in the file. Use --mpp {math.ceil(finest * 100) / 100:g} (and a model "
+                "trained at that resolution)."
             )
         fitting = [i for i, level in enumerate(self.levels) if max(level.mpp) <= mpp * (1 + MPP_TOLERANCE)]
         level = fitting[-1]
@@ -233,9 +232,7 @@ class Slide:
     def __enter__(self) -> Slide:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 

@@ -39,25 +39,20 @@ RGB = 2  # TIFF tag PhotometricInterpretation
 Read = Callable[[np.ndarray], object]  # reads patches at locations [n, 2]
 
 
-class RepeatedBags:
-    """A draw that goes through the slide again and again, so that one small slide gives any number of bags.
+@dataclass(frozen=True)
+class RepeatedBags(RandomBags):
+    """A draw that goes through the slide again and again, so that one small slide gives any number of bags."""
 
-    Args:
-        bag_size: patches in a bag.
-    """
-
-    def __init__(self, bag_size: int) -> None:
-        self.bag_size = bag_size
-        self.once = RandomBags(bag_size, max_bags_per_slide=MOST_BAGS)
+    max_bags_per_slide: int = MOST_BAGS
 
     def count(self, cells: int) -> int:
         """So many that no measurement comes to the end."""
         return MOST_BAGS
 
     def choose(self, cells: int, slide: str, epoch: int, bag: int) -> np.ndarray:
-        """The bags of one epoch of :class:`~persam_monai.data.RandomBags`, then those of the next."""
-        epoch, bag = divmod(bag, self.once.count(cells))
-        return self.once.choose(cells, slide, epoch, bag)
+        """The bags of one epoch, then those of the next."""
+        epoch, bag = divmod(bag, super().count(cells))
+        return super().choose(cells, slide, epoch, bag)
 
 
 def slide_bags(path: Path, patches: PatchSettings, bag_size: int) -> BagDataset:

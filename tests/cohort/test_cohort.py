@@ -239,20 +239,6 @@ def test_percentages_and_dates_of_a_workbook_are_errors(tmp_path: Path) -> None:
     assert "no date" in str(caught.value)
 
 
-def test_two_levels_that_count_as_other_are_not_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    site = {"kind": "categorical", "levels": ["neck", "groin"], "other": True}
-    schema = ClinicalSchema.from_dict({"classes": ["A", "B"], "groups": {"g": {"site": site}}})
-
-    def table(first: str, second: str) -> list[list[str]]:
-        return [["patient_id", "slide", "label", "site"], ["P", "a.tif", "A", first], ["P", "b.tif", "A", second]]
-
-    assert '"liver" here and "spleen" there' in complaint(tmp_path, table("spleen", "liver"), schema)
-    with caplog.at_level(logging.INFO):
-        assert load(tmp_path, table("spleen", "Spleen"), schema).clinical_matrix().tolist() == [[0, 0, 1]]
-    assert "2 cells counted as other" in caplog.text
-    assert "pleen" not in caplog.text
-
-
 def test_labels_and_columns_that_look_the_same_are_the_same(tmp_path: Path) -> None:
     schema = ClinicalSchema.from_dict({"classes": ["Adénome", "1"], "groups": {"g": {"größe": {"kind": "numeric"}}}})
     cells = [["patient_id", "slide", "label", "gro\u0308ße"]]

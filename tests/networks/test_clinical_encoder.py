@@ -14,7 +14,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from persam_monai.errors import UserError
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
 
 GROUPS, VARIABLES = [5, 3], [[1, 1, 3], [1, 2]]
@@ -63,30 +62,12 @@ def test_a_record_before_fitting_is_an_error_and_an_empty_one_is_not() -> None:
         assert encoder(torch.full((1, 5), torch.nan)).shape == (1, 2, 8)
 
 
-def test_fitting_again_needs_the_very_same_records() -> None:
-    encoder, training = ClinicalEncoder([4, 2], 8), records()
-    encoder.fit(training)
-    before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    encoder.fit(training)
-    encoder.fit(training.flip(0))  # their order is no statistic
-    for changed in (training * 1.001, training[1:], records()):
-        with pytest.raises(UserError, match=r"statistics of other records already.*build a new network"):
-            encoder.fit(changed)
-    assert all(torch.equal(before[key], value) for key, value in encoder.state_dict().items())
-
-
 def test_statistics_travel_with_the_weights() -> None:
     encoder, other = ClinicalEncoder([2, 3], 8), ClinicalEncoder([2, 3], 8)
     encoder.fit(torch.randn(9, 5) * 4 + 7)
     other.load_state_dict(encoder.state_dict())
     some = torch.randn(2, 5)
     assert torch.equal(other(some), encoder(some))
-    with pytest.raises(UserError):
-        other.fit(torch.randn(4, 5))
-    standardised = ClinicalEncoder([2, 3], 8)
-    standardised.assume_standardised()
-    with pytest.raises(UserError):
-        standardised.fit(torch.randn(4, 5))
 
 
 def test_infinite_and_misshapen_records_are_refused() -> None:

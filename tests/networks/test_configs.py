@@ -112,7 +112,7 @@ def test_config_of_a_file_is_the_block_extractor_alone_and_says_what_it_lacks(ki
 def test_the_demos_extractor_is_a_resnet18() -> None:
     parser = config("extract", "extractors/resnet18", mpp=1.0, patch_size=112)
     extractor = parser.get_parsed_content("patch_extractor")
-    assert extractor_name(extractor.backbone) == "monai.networks.nets.resnet18"
+    assert extractor_name(extractor.backbone) == "monai.networks.nets.resnet.ResNetBlock[2, 2, 2, 2]"
     assert check_extractor(extractor, 112) == 512
 
 

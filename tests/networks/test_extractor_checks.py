@@ -217,9 +217,9 @@ def test_names_tell_extractors_apart() -> None:
     from monai.networks.nets import resnet18, resnet34
 
     assert extractor_name(resnet50_backbone()) == "monai.networks.nets.resnet50"
-    for make, name in ((resnet18, "resnet18"), (resnet34, "resnet34")):
+    for make, blocks in ((resnet18, "[2, 2, 2, 2]"), (resnet34, "[3, 4, 6, 3]")):
         small = make(spatial_dims=2, n_input_channels=3, feed_forward=False, shortcut_type="B")
-        assert extractor_name(small) == f"monai.networks.nets.{name}"
+        assert extractor_name(small) == f"monai.networks.nets.resnet.ResNetBlock{blocks}"
     assert extractor_name(nn.Linear(1, 1)) == "torch.nn.modules.linear.Linear"
     assert extractor_name(Says(extractor_name="uni_v1")) == "uni_v1"
 

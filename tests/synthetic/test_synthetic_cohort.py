@@ -155,5 +155,5 @@ def test_command_line_makes_a_cohort_then_refuses_to_overwrite_it(tmp_path: Path
     assert "Synthetic cohort in" in first.stdout
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 2
-    assert second.stderr.startswith("error: --output")
+    assert second.stderr.startswith("Error: --output")
     assert "Traceback" not in second.stderr
