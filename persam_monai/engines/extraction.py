@@ -92,7 +92,7 @@ class Extraction:
 
     def _extract(self, folder: Path, device: torch.device) -> None:
         dataset, extractor = self.dataset, self.extractor
-        arithmetic = resolve_precision(self.precision, device)
+        arithmetic = resolve_precision(self.precision, str(device))
         load_extractor_weights(extractor, self.extractor_weights)
         made = made_with(extractor, dataset.source.patches, arithmetic, dataset.draw.bag_size)
         files = [feature_file(folder, entry.slide) for entry in dataset.entries]

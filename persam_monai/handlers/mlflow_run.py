@@ -9,7 +9,8 @@ MLflow may be a server that many can read, so no clinical value, level, patient 
 * ``config.json``: the config with all overrides, with names of files and folders as they were given,
   without the bundle's metadata, which name classes, what :data:`WITHHELD` lists, and passwords in addresses;
 * of a training, ``model_description.json``: see :func:`describe_for_tracking`; of an evaluation, ``metrics.json`` with
-  the names of the classes, which are what was asked.
+  the names of the classes, which are what was asked;
+* the tag :data:`PROCESS_TAG`.
 
 MLflow itself adds the names of run and experiment as they were given, times, the status, the place of the artefacts and
 the user ``unknown``.
@@ -21,6 +22,7 @@ import json
 import logging
 import os
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +40,7 @@ from persam_monai.handlers.running import orderly_end
 
 logger = logging.getLogger(__name__)
 
+PROCESS_TAG = "persam.process"  # the machine's name and the process's number: finds runs that were killed
 LONGEST_PARAMETER = 500  # characters, MLflow's own limit on some servers
 
 # Once MLflow has failed: seconds until metrics are sent again. MLflow's own retries may take minutes each time.
@@ -161,12 +164,21 @@ class MLflowRun(MLFlowHandler):
     def _create_run(self) -> None:
         super().__init__(**self._where, iteration_log=False)  # not before: it makes the database at once
         self._set_experiment()
-        self.cur_run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name)
+        self._fail_killed_runs()
+        tags = {PROCESS_TAG: f"{socket.gethostname()} {os.getpid()}"}
+        self.cur_run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name, tags=tags)
         params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in self.settings.items()]
         self.client.log_batch(self.cur_run.info.run_id, params=params)
         config = {name: value for name, value in self.config.items() if name not in (METADATA, *WITHHELD)}
         text = json.dumps(config, indent=2, default=str) + "\n"
         self.client.log_text(self.cur_run.info.run_id, _without_passwords(text), "config.json")
+
+    def _fail_killed_runs(self) -> None:
+        """End the runs of this machine's processes that are no more; MLflow would show them as running for ever."""
+        for run in self.client.search_runs([self.experiment.experiment_id], "attributes.status = 'RUNNING'"):
+            host, _, process = run.data.tags.get(PROCESS_TAG, "").rpartition(" ")
+            if host == socket.gethostname() and not os.path.exists(f"/proc/{process}"):
+                self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FAILED))
 
 
 def _without_passwords(text: str) -> str:

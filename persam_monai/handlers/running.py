@@ -55,49 +55,6 @@ def shared_handler(handler: Handler) -> Handler:
     return handler
 
 
-class RaiseErrors:
-    """Hands errors on to the caller. Attach it first.
-
-    Without it MONAI's ``StatsHandler`` prints a traceback in the middle of the log, and an engine with any other
-    handler of errors swallows them.
-    """
-
-    def attach(self, engine: Engine) -> None:
-        """Raise what ``engine`` raises, and end it when the process was asked to end."""
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_asked)
-
-    def stop_if_asked(self, engine: Engine) -> None:
-        """Exit if a stop signal came whose exit was lost."""
-        if stop_signals:
-            sys.exit(128 + stop_signals[0])
-
-    def __call__(self, engine: Engine, error: BaseException) -> None:
-        """Raise ``error``."""
-        raise error
-
-
-class SeedEpochs:
-    """Sets torch's random state from the seed and the epoch when an epoch starts.
-
-    Dropout then depends on nothing that went before, so a resumed training draws what an uninterrupted one would.
-
-    Args:
-        seed: the run's seed.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def attach(self, engine: Engine) -> None:
-        """Seed every epoch of ``engine``."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Seed the epoch that begins."""
-        torch.manual_seed(int(generator_for(self.seed, "torch", engine.state.epoch).integers(2**63)))
-
-
 class FollowLoader:
     """Lets an epoch be as long as its loader has batches.
 
@@ -136,9 +93,13 @@ class FollowLoader:
 class Running:
     """Errors, the length of an epoch, a progress bar and, in training, the random state. Attach it first.
 
+    Errors are handed on to the caller: without that, MONAI's ``StatsHandler`` prints a traceback in the middle of the
+    log, and an engine with any other handler of errors swallows them.
+
     Args:
         label: of the progress bar, which terminals show while an epoch runs.
-        seed: of a training: each epoch then depends on nothing that went before it; ``None`` seeds nothing.
+        seed: of a training: torch's random state is set from it and the epoch when an epoch starts, so that a resumed
+            training draws what an uninterrupted one would; ``None`` sets nothing.
     """
 
     def __init__(self, label: str, seed: int | None = None) -> None:
@@ -147,11 +108,25 @@ class Running:
 
     def attach(self, engine: Engine) -> None:
         """Attach all of it to ``engine``."""
-        RaiseErrors().attach(engine)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.raise_error)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_asked)
         FollowLoader().attach(engine)
         if self.seed is not None:
-            SeedEpochs(self.seed).attach(engine)
+            engine.add_event_handler(Events.EPOCH_STARTED, self.seed_epoch)
         ProgressBar(desc=self.label, disable=None).attach(engine)  # None: where the screen is a terminal
+
+    def raise_error(self, engine: Engine, error: BaseException) -> None:
+        """Raise ``error``."""
+        raise error
+
+    def stop_if_asked(self, engine: Engine) -> None:
+        """Exit if a stop signal came whose exit was lost."""
+        if stop_signals:
+            sys.exit(128 + stop_signals[0])
+
+    def seed_epoch(self, engine: Engine) -> None:
+        """Seed the epoch that begins."""
+        torch.manual_seed(int(generator_for(self.seed or 0, "torch", engine.state.epoch).integers(2**63)))
 
 
 class EpochLine:

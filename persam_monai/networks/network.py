@@ -164,7 +164,7 @@ class AttendingNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network.to(device)
-        self.precision = resolve_precision(precision, device)
+        self.precision = resolve_precision(precision, str(device))
 
     def forward(
         self, image: torch.Tensor, clinical: torch.Tensor | None = None, mask: torch.Tensor | None = None

@@ -6,7 +6,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -22,7 +25,7 @@ from monai.utils import path_to_sqlite_uri
 from persam_monai.errors import UserError
 from persam_monai.handlers import MLflowRun, local_store
 from persam_monai.handlers.mlflow_run import describe_for_tracking
-from persam_monai.handlers.running import RaiseErrors, stop_signals
+from persam_monai.handlers.running import Running, stop_signals
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,29 @@ def test_nothing_is_written_before_the_work_begins(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_runs_of_killed_processes_are_failed_by_the_next_one(uri: str, make: Callable[..., MLflowRun]) -> None:
+    with make().track():
+        pass
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("persam").experiment_id
+    here = socket.gethostname()
+    made = {
+        "killed": {"persam.process": f"{here} {dead.pid}"},
+        "alive": {"persam.process": f"{here} {os.getpid()}"},
+        "elsewhere": {"persam.process": f"another-machine {dead.pid}"},
+        "foreign": {},
+    }
+    for name, tags in made.items():
+        client.create_run(experiment, run_name=name, tags=tags)
+    with make().track():
+        pass
+    statuses = {run.info.run_name: run.info.status for run in runs(uri)}
+    running = dict.fromkeys(("alive", "elsewhere", "foreign"), "RUNNING")
+    assert statuses == {"killed": "FAILED", **running, "training": "FINISHED"}
+
+
 def test_a_run_stopped_by_sigterm_is_killed(uri: str, make: Callable[..., MLflowRun]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit), make().track():
@@ -144,7 +170,7 @@ def test_a_stop_that_python_loses_ends_the_run_after_the_batch(uri: str, make: C
                 os.kill(os.getpid(), signal.SIGTERM)
 
     engine = Engine(step)
-    RaiseErrors().attach(engine)
+    Running("Training").attach(engine)
     with pytest.raises(SystemExit) as caught, make().track():
         engine.run(range(4))
     assert caught.value.code == 128 + signal.SIGTERM
