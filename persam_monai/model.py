@@ -74,7 +74,13 @@ class ModelCard:
 
 
 def save_model(network: nn.Module, path: str | os.PathLike[str], card: Mapping[str, Any]) -> None:
-    """Write the weights and, beside them, ``model.json`` with their SHA-256."""
+    """Write the weights and, beside them, ``model.json`` with their SHA-256.
+
+    Args:
+        network: its ``state_dict`` is written.
+        path: of the weights; the description has the same name with ``.json``.
+        card: JSON-able; what :func:`load_card` reads back.
+    """
     import torch
 
     with replacing(path) as partial:

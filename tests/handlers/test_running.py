@@ -14,7 +14,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import StatsHandler
 
 from persam_monai.handlers import EpochLine
-from persam_monai.handlers.running import FollowLoader, RaiseErrors, SeedEpochs
+from persam_monai.handlers.running import FollowLoader, Running
 
 
 def drawn(seed: int, first_epoch: int = 1, noise: int = 0) -> dict[int, float]:
@@ -25,7 +25,7 @@ def drawn(seed: int, first_epoch: int = 1, noise: int = 0) -> dict[int, float]:
         found[engine.state.epoch] = float(torch.rand(()))
 
     engine = Engine(step)
-    SeedEpochs(seed).attach(engine)
+    Running("Training", seed).attach(engine)
     torch.rand(noise)
     if first_epoch > 1:
         engine.load_state_dict({"epoch": first_epoch - 1, "max_epochs": 4, "epoch_length": 1})
@@ -46,7 +46,7 @@ def test_errors_reach_the_caller_without_a_traceback_in_the_log(caplog: pytest.L
         raise ValueError("broken")
 
     engine = Engine(step)
-    RaiseErrors().attach(engine)
+    Running("Training").attach(engine)
     StatsHandler(iteration_log=False, name="stats").attach(engine)
     with caplog.at_level(logging.INFO), pytest.raises(ValueError, match="broken"):
         engine.run([0])
