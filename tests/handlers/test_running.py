@@ -218,7 +218,7 @@ def test_a_trainer_that_accumulates_gradients_steps_in_shortened_epochs(accumula
         optimizer=Optimizer(network.parameters(), lr=0),
         loss_function=lambda prediction, label: prediction.sum(),
         accumulation_steps=accumulation_steps,
-        train_handlers=[RaiseErrors(), FollowLoader()],
+        train_handlers=[Running("Running")],
         decollate=False,
     )
     diary = Diary(trainer)
@@ -241,7 +241,7 @@ def test_an_evaluator_follows_its_loader_in_every_run() -> None:
         device=torch.device("cpu"),
         val_data_loader=ShrinkingLoader(6, {2: {1, 2}, 4: {5}}),
         network=network,
-        val_handlers=[RaiseErrors(), FollowLoader()],
+        val_handlers=[Running("Running")],
         decollate=False,
     )
     runs: list[list[int]] = []
