@@ -18,7 +18,6 @@ from tests.bundle.running import FORKER, ROOT, SMALL, SMALL_EXTRACTOR
 
 PAGES = ["README", "clinical", "slides", "features", "networks", "settings"]
 DOCUMENTS = ["README.md", *(f"bundle/docs/{page}.md" for page in PAGES)]
-REPEATING = ["bundle/docs/README.md"]  # the workflows of the first page once more
 SET_UP = ["./scripts/demo.sh", "./scripts/test.sh"]  # they build an environment; the slow tests run them
 
 WIRING = """imports bundle_root settings provenance initialize training run cohort split patches patch_extractor
@@ -64,7 +63,7 @@ def newcomer(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "document", [pytest.param(name, marks=[pytest.mark.slow] if name in REPEATING else []) for name in DOCUMENTS]
+    "document", [pytest.param(name, marks=[] if name == "README.md" else [pytest.mark.slow]) for name in DOCUMENTS]
 )
 def test_every_command_of_the_documentation_works(document: str, newcomer: Path) -> None:
     for command in commands(document):

@@ -229,6 +229,7 @@ def test_a_crashed_training_is_failed_in_mlflow(dataset_dir: Path, tmp_path: Pat
     assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
 
 
+@pytest.mark.slow
 def test_a_training_whose_store_breaks_ends_with_its_model(dataset_dir: Path, tmp_path: Path) -> None:
     words = command("training", TRAINING, dataset_dir=dataset_dir, output_dir=tmp_path, max_epochs=4)
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -290,6 +291,7 @@ def test_the_record_moves_the_prediction_of_a_single_slide(trained: Path, datase
     assert [a[c] for c in CLASSES] != [b[c] for c in CLASSES]
 
 
+@pytest.mark.slow
 def test_the_bundle_runs_from_its_own_folder(trained: Path, dataset_dir: Path, tmp_path: Path) -> None:
     words = command(
         "run",
