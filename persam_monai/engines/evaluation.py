@@ -89,7 +89,7 @@ class Evaluation(Prediction):
     Args:
         split: of the fold.
         tracking: the MLflow run.
-        provenance: see :func:`persam_monai.engines.training`.
+        provenance: see :func:`persam_monai.engines.provenance`.
         output_dir: of the training.
     """
 
