@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from scipy.ndimage import gaussian_filter
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -16,6 +17,9 @@ from persam_monai.clinical import ClinicalSchema
 from persam_monai.cohort import Cohort
 from persam_monai.cohort.reading import SlideEntry
 from persam_monai.synthetic import write_pyramid
+
+settings.register_profile("same", derandomize=True)  # the same examples everywhere: what passed here passes there
+settings.load_profile("same")
 
 # Before any test imports cuCIM: without a GPU its nvImageCodec complains about every CUDA library that it misses.
 if "NVIMGCODEC_EXTENSIONS_PATH" not in os.environ and shutil.which("nvidia-smi") is None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -44,7 +45,7 @@ def test_a_file_never_leaves_the_folder(slide: str) -> None:
     try:
         file = feature_file("/data/features", slide)
     except UserError:
-        assert not set(slide) - set("./\0")  # there is no name in it
+        assert set(posixpath.normpath(slide.replace("\0", "/"))) <= set("./")  # there is no name in it
         return
     inside = os.path.relpath(os.path.normpath(file), "/data/features")
     assert not PurePosixPath(inside).is_absolute()
