@@ -2,10 +2,10 @@
 """Slides become bags of patches: chosen, read, collated with a mask, turned on the device."""
 
 from persam_monai.data.bad_slides import BadSlides
-from persam_monai.data.batches import collate_bags, prepare_bags, turn_patches
-from persam_monai.data.dataset import BagDataset, BagKey, Instances, Source
+from persam_monai.data.batches import prepare_bags
+from persam_monai.data.dataset import BagDataset, Instances, Source
 from persam_monai.data.draws import InOrder, PartitionBags, RandomBags, generator_for
-from persam_monai.data.feature_finding import feature_file, find_features
+from persam_monai.data.feature_finding import feature_file
 from persam_monai.data.feature_made import Made
 from persam_monai.data.feature_source import FeatureFiles, FeatureInstances, bag_source
 from persam_monai.data.index import (
@@ -18,15 +18,13 @@ from persam_monai.data.index import (
     index_slide,
     index_slides,
 )
-from persam_monai.data.loader import BagLoader, EpochSampler
+from persam_monai.data.loader import BagLoader
 from persam_monai.data.stored_features import read_info, write_features
 
 __all__ = [
     "BadSlides",
     "BagDataset",
-    "BagKey",
     "BagLoader",
-    "EpochSampler",
     "FeatureFiles",
     "FeatureInstances",
     "InOrder",
@@ -41,15 +39,12 @@ __all__ = [
     "SlidePatches",
     "Source",
     "bag_source",
-    "collate_bags",
     "feature_file",
-    "find_features",
     "generator_for",
     "index_home",
     "index_slide",
     "index_slides",
     "prepare_bags",
     "read_info",
-    "turn_patches",
     "write_features",
 ]

@@ -2,19 +2,10 @@
 """Networks: from bags of patches and clinical records to class logits and attentions."""
 
 from persam_monai.networks.backbones import OnnxBackbone, TimmBackbone, TorchScriptBackbone
-from persam_monai.networks.baselines import (
-    ClinicalHead,
-    GatedAttention,
-    GatedAttentionMILHead,
-    LateFusionHead,
-    TransformerHead,
-)
-from persam_monai.networks.clinical_encoder import ClinicalEncoder
-from persam_monai.networks.encoder import Encoder, EncoderLayer, TokenAssembly
-from persam_monai.networks.extractor import PatchExtractor, check_extractor, extractor_name, resnet50_backbone
+from persam_monai.networks.baselines import ClinicalHead, GatedAttentionMILHead, LateFusionHead, TransformerHead
+from persam_monai.networks.extractor import PatchExtractor, resnet50_backbone
 from persam_monai.networks.head import Attention, Head
 from persam_monai.networks.network import (
-    HEADS,
     AttendingNetwork,
     PersAM,
     PersAMOnFeatures,
@@ -24,21 +15,14 @@ from persam_monai.networks.network import (
     parameter_groups,
     seed_weights,
 )
-from persam_monai.networks.persam import Aggregator, PersAMHead
+from persam_monai.networks.persam import PersAMHead
 from persam_monai.networks.precision import resolve_precision
-from persam_monai.networks.reference import load_reference_state_dict, reference_settings
-from persam_monai.networks.weights import load_extractor_weights, save_extractor_weights, weights_sha256
+from persam_monai.networks.weights import load_extractor_weights, save_extractor_weights
 
 __all__ = [
-    "HEADS",
-    "Aggregator",
     "AttendingNetwork",
     "Attention",
-    "ClinicalEncoder",
     "ClinicalHead",
-    "Encoder",
-    "EncoderLayer",
-    "GatedAttention",
     "GatedAttentionMILHead",
     "Head",
     "LateFusionHead",
@@ -48,21 +32,15 @@ __all__ = [
     "PersAMHead",
     "PersAMOnFeatures",
     "TimmBackbone",
-    "TokenAssembly",
     "TorchScriptBackbone",
     "TransformerHead",
     "build_head",
     "build_network",
-    "check_extractor",
     "describe_head",
-    "extractor_name",
     "load_extractor_weights",
-    "load_reference_state_dict",
     "parameter_groups",
-    "reference_settings",
     "resnet50_backbone",
     "resolve_precision",
     "save_extractor_weights",
     "seed_weights",
-    "weights_sha256",
 ]

@@ -172,7 +172,7 @@ class MissingTokens(nn.Module):
     Each variable has a vector that is added to its group's token where the variable is missing, so that a filled-in
     value is not taken for a measured one. They start at 0: at first, filling in is all there is. Each group has a
     token that takes the place of its own where none of its variables is known. These start from the standard normal
-    distribution, as do the learned tokens of :class:`~persam_monai.networks.TokenAssembly`, and for its reasons:
+    distribution, as do the learned tokens of :class:`TokenAssembly`, and for its reasons:
     a layer-norm follows.
 
     Args:
