@@ -28,6 +28,7 @@ from persam_monai.model import save_model
 
 logger = logging.getLogger(__name__)
 
+PREDICTION_FILES = ("predictions.csv", "patient_predictions.csv")
 CHECKPOINT = "last.pt"
 SETTINGS = "last.json"
 
@@ -131,11 +132,6 @@ class _ReplacingSaver(BaseSaveHandler):
 
     def remove(self, filename: str) -> None:
         """Keep the file: the next one replaces it."""
-
-
-logger = logging.getLogger(__name__)
-
-PREDICTION_FILES = ("predictions.csv", "patient_predictions.csv")
 
 
 class PredictionSaver:

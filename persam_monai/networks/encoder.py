@@ -239,9 +239,8 @@ def balanced_attention(
     seen: Tensor | None = None
     if mask is not None:  # an empty bag may look anywhere: its patches weigh nothing
         seen = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None]  # [B, 1, 1, N]
-    from_patches = scaled_dot_product_attention(
-        query, key[:, :, :patches], value[:, :, :patches], seen, dropout
-    )  # [B, h, N + M + C, d]
+    keys, values = key[:, :, :patches], value[:, :, :patches]  # [B, h, N, d]
+    from_patches = scaled_dot_product_attention(query, keys, values, seen, dropout)  # [B, h, N + M + C, d]
     from_few = weights.to(value.dtype) @ value[:, :, patches:]  # [B, h, N + M + C, d]
     return from_few + balance[..., :1].to(value.dtype) * from_patches
 
