@@ -79,9 +79,12 @@ def find_all(folder: Path, slides: Sequence[str], label: str = "slides") -> list
 
 def missing(folder: Path, slide: str) -> str:
     """Where a slide's features were looked for, and what to do."""
+    inner = [path for pattern in ("features_*", "*/features_*") for path in sorted(folder.glob(pattern))]
+    # TRIDENT's features are in a folder of a job's.
+    hint = f"It contains folders of features, such as {inner[0]}. " if inner else ""
     return (
         f"There is no {feature_file(folder, slide)}, and no .h5 or .pt file of that name in {folder}, h5_files and "
-        f"pt_files. {CURE}"
+        f"pt_files. {hint}{CURE}"
     )
 
 

@@ -43,21 +43,18 @@ class FeatureCache:
     def __init__(self, bound: int) -> None:
         self.bound = bound
         self.kept: dict[Path, tuple[StoredFeatures, np.ndarray, np.ndarray]] = {}
-
-    @property
-    def nbytes(self) -> int:
-        """Of all that is kept."""
-        return sum(stored.nbytes for stored, _, _ in self.kept.values())
+        self.nbytes = 0  # of all that is kept: a sum over hundreds of files would be made for every bag
 
     def rows(self, stored: StoredFeatures, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Some rows of a file: features ``[n, D]`` and positions ``[n, 2]``, the caller's own."""
         path = stored.info.path
-        if path in self.kept and self.kept[path][0] != stored:
-            del self.kept[path]  # it was made anew
+        if path in self.kept and self.kept[path][0].identity != stored.identity:
+            self.nbytes -= self.kept.pop(path)[0].nbytes  # it was made anew
         if path not in self.kept:
             if self.nbytes + stored.nbytes > self.bound:
                 return stored.read(chosen)
             self.kept[path] = (stored, *stored.read())
+            self.nbytes += stored.nbytes
         _, features, coords = self.kept[path]
         return features[chosen], coords[chosen]
 
