@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pydoc import locate
 from typing import Any
 
@@ -61,7 +61,7 @@ def _check_override(name: str, config: Any) -> None:
         if part not in known and not _takes_any_name(block):
             path = "#".join(parts[:depth])
             where = f" in {path}" if path else ""
-            suggestion = did_you_mean(part, known)
+            suggestion = did_you_mean(part, known) or _deeper(part, config)
             raise UserError(
                 f"--{name}: there is no key {part!r}{where} in the config, so it would have no effect.{suggestion}"
             )
@@ -92,3 +92,17 @@ def _parameters(block: dict[str, Any]) -> Mapping[str, inspect.Parameter]:
     target = ConfigComponent(config=block).resolve_module_name()
     component = locate(target) if isinstance(target, str) else target
     return inspect.signature(component).parameters if callable(component) else {}
+
+
+def _deeper(word: str, block: Any, path: str = "") -> str:
+    """A suggestion of a nested id that ends in ``word``."""
+    found = list(_ids_ending_in(word, block, path))
+    return f' Did you mean "{found[0]}"?' if found else ""
+
+
+def _ids_ending_in(word: str, block: Any, path: str) -> Iterator[str]:
+    if isinstance(block, dict):
+        for key, value in block.items():
+            if key == word and path:
+                yield f"{path}#{key}"
+            yield from _ids_ending_in(word, value, f"{path}#{key}" if path else str(key))

@@ -79,10 +79,10 @@ def test_what_has_an_effect_may_be_overridden(config: str, override: str) -> Non
         ("+max_epocs", 'Did you mean "max_epochs"?'),
         ("train#triner#max_epochs", 'Did you mean "trainer"?'),
         ("train#trainer#max_epoch", 'Did you mean "max_epochs"?'),
-        ("spatial_dims", ""),
+        ("spatial_dims", 'Did you mean "extractor#spatial_dims"?'),
         ("milestones#2", ""),
-        ("max_epochs#lr", ""),  # a number has no keys
-        ("train#patches#size", ""),  # a reference has none either
+        ("max_epochs#lr", 'Did you mean "optimizer#lr"?'),  # a number has no keys
+        ("train#patches#size", 'Did you mean "patches#size"?'),  # a reference has none either
     ],
 )
 def test_what_would_have_no_effect_is_refused(config: str, override: str, suggestion: str) -> None:
