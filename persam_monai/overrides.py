@@ -47,7 +47,7 @@ def check_head(config: Mapping[str, Any]) -> None:
     file = f"'bundle/configs/heads/{HEAD_FILES[name]}.json'" if name in HEAD_FILES else "a file with your block head"
     raise UserError(
         f"head: {name} takes no {', '.join(foreign)}. A head is not chosen by --head#_target_ but by its config file, "
-        f"which goes behind the files that change another head's sizes, such as demo.json: "
+        f"which goes behind the files that change another head's sizes, such as recipe.json: "
         f"--config_file \"['bundle/configs/train.json',{file}]\"."
     )
 

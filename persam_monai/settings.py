@@ -60,7 +60,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("seed", "fold", "skip_epochs", "num_workers"), whole(0)),
     **dict.fromkeys((*SIZES, "max_epochs", "val_interval", "feature_dim"), whole(1)),
     **dict.fromkeys(("learning_rate", "extractor_learning_rate", "clinical_learning_rate", "cache_gb"), RATE),
-    **dict.fromkeys(("decay_norms", "standardise_features", "overwrite", "debug"), YES_OR_NO),
+    **dict.fromkeys(("decay_norms", "overwrite", "debug"), YES_OR_NO),
     **dict.fromkeys(("extractor_checkpointing", "freeze_extractor"), YES_OR_NO),
     "folds": whole(3),
     "mpp": Rule("µm per pixel, such as 0.25 or 0.5", POSITIVE.admits),
@@ -80,8 +80,9 @@ RULES: dict[str, Rule] = {
         'epochs in brackets, such as "[3,6]"',
         lambda value: isinstance(value, list | tuple) and all(map(whole(1).admits, value)),
     ),
-    "extractor_batch": Rule(
-        "a whole number of at least 1, or null", lambda value: value is None or whole(1).admits(value)
+    **dict.fromkeys(
+        ("extractor_batch", "reduce_features"),
+        Rule("a whole number of at least 1, or null", lambda value: value is None or whole(1).admits(value)),
     ),
     "precision": choice("auto", "float32", "bf16"),
     "features_dtype": choice("float16", "float32"),

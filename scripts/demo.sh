@@ -12,8 +12,9 @@ cohort=$demo/cohort_$patients new=$demo/new_patients
 # Other settings, other folders: what was made with them stays, and is not taken for what these would make.
 work=$demo/run_$(cat scripts/demo.sh bundle/configs/*.json bundle/configs/*/*.json | cksum | cut -d ' ' -f 1)_$patients
 extract="['bundle/configs/extract.json','bundle/configs/extractors/resnet18.json']"
-train="['bundle/configs/train.json','bundle/configs/demo.json']"
-evaluate="['bundle/configs/train.json','bundle/configs/demo.json','bundle/configs/evaluate.json']"
+train="['bundle/configs/train.json','bundle/configs/recipe.json']"
+evaluate="['bundle/configs/train.json','bundle/configs/recipe.json','bundle/configs/evaluate.json']"
+patches=(--mpp 1.0 --patch_size 112)
 
 step() { printf '\n\033[1m== %s (%d s)\033[0m\n' "$1" "$SECONDS"; }
 run() { python -m monai.bundle run "$@"; }
@@ -23,7 +24,7 @@ train_and_evaluate() { # NAME CONFIGS [OPTION...]
     local folders=(--dataset_dir "$cohort" --features_dir "$work/features" --output_dir "$work/$name")
     local tracking=(--tracking_uri "sqlite:///$work/mlflow.db" --run_name "$name")
     if [ ! -f "$work/$name/evaluation/metrics.json" ]; then
-        run training --config_file "$configs" "${folders[@]}" "${tracking[@]}" "$@" --resume true
+        run training --config_file "$configs" "${folders[@]}" "${patches[@]}" "${tracking[@]}" "$@" --resume true
         run evaluating --config_file "$evaluate" "${folders[@]}" "${tracking[@]}"
     fi
 }
@@ -33,7 +34,6 @@ step "1/5  A synthetic cohort: $patients patients with slides and clinical recor
 [ -d "$new" ] || python scripts/make_demo_cohort.py --output "$new" --patients 6 --seed 1 --size 4096
 
 step "2/5  Features of every patch, by a ResNet18 with random weights"
-patches=(--mpp 1.0 --patch_size 112) # as in demo.json
 run extracting --config_file "$extract" "${patches[@]}" --dataset_dir "$cohort" --features_dir "$work/features"
 run extracting --config_file "$extract" "${patches[@]}" --dataset_dir "$new" --features_dir "$work/new_features" \
     --extractor_weights "$work/features/extractor.pt"
@@ -44,8 +44,8 @@ train_and_evaluate PersAM "$train"
 
 step "4/5  The same for the image alone and for the record alone"
 train_and_evaluate image_alone "${train%]},'bundle/configs/heads/gated_attention.json']" \
-    --head#width 64 --head#projection_hidden null
-train_and_evaluate record_alone "${train%]},'bundle/configs/heads/clinical.json']" --head#width 64
+    --head#width 32 --head#projection_hidden null
+train_and_evaluate record_alone "${train%]},'bundle/configs/heads/clinical.json']" --head#width 32
 
 step "5/5  Inference on new patients"
 run inference --config_file "bundle/configs/inference.json" \

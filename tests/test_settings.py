@@ -11,7 +11,7 @@ from persam_monai.settings import RULES, check_settings
 from tests.bundle.running import ROOT
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "inference", "demo", "extract"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "inference", "recipe", "extract"])
 def test_the_configs_own_defaults_are_possible(name: str) -> None:
     check_settings(json.loads((ROOT / f"bundle/configs/{name}.json").read_text()))
 

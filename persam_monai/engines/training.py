@@ -119,10 +119,10 @@ class Training:
                 f"--extractor_weights {self.extractor_weights}: the features are extracted already; weights of an "
                 "extractor belong to extract.json."
             )
-        if on_pixels and self.network.head.settings.get("standardise_features"):
+        if on_pixels and (components := self.network.head.settings.get("reduce_features")):
             raise UserError(
-                "--standardise_features true goes with features that were extracted before (--features_dir): those of "
-                "an extractor that learns change all the time."
+                f"--reduce_features {components} goes with features that were extracted before (--features_dir): those "
+                "of an extractor that learns change all the time."
             )
 
     def _prepare(self, checkpoint: Path | None) -> None:
@@ -165,8 +165,8 @@ class Training:
 
 
 def _fit_features(network: Network, train: BagDataset) -> None:
-    """Take the statistics of features from the training slides, if the head asks for them."""
-    if not network.head.settings.get("standardise_features"):
+    """Take the principal components of features from the training slides, if the head asks for them."""
+    if network.head.settings.get("reduce_features") is None:
         return
     found, most = [], max(2, min(ROWS, ROWS_IN_ALL // len(train.entries)))
     for i, (entry, one) in enumerate(zip(train.entries, train.instances, strict=True)):
@@ -177,7 +177,7 @@ def _fit_features(network: Network, train: BagDataset) -> None:
             except UserError as error:
                 train.skip(i, error)
     if sum(map(len, found)) < 2:
-        raise UserError("--standardise_features true: the training slides have a single patch, which has no deviation.")
+        raise UserError("--reduce_features: the training slides have a single patch, which does not vary.")
     network.head.fit_features(torch.from_numpy(np.concatenate(found)))
 
 
@@ -202,7 +202,7 @@ def _check_same_records(checkpoint: Path, head: Head) -> None:
     changed = [
         name.rpartition(".")[2]
         for name, now in head.named_buffers(prefix="head")
-        if name in before and "feature_scaling" not in name and not _equal(before[name].double(), now.cpu().double())
+        if name in before and "reduction" not in name and not _equal(before[name].double(), now.cpu().double())
     ]
     if changed:
         raise UserError(

@@ -33,6 +33,7 @@ from urllib.parse import unquote
 
 from ignite.engine import Engine, Events
 from mlflow.entities import Metric, Param, RunStatus
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from monai.handlers import MLFlowHandler
 
 from persam_monai.errors import UserError
@@ -69,6 +70,7 @@ class MLflowRun(MLFlowHandler):
         run_name: name of the run.
         settings: logged as parameters, by name.
         config: logged as the artefact ``config.json``, without what may name a patient.
+        parent: identifier of the run that this one is a part of.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class MLflowRun(MLFlowHandler):
         run_name: str,
         settings: Mapping[str, Any],
         config: Mapping[str, Any],
+        parent: str | None = None,
     ) -> None:
+        self.parent = parent
         self._where = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, "run_name": run_name}
         self.settings = dict(settings)
         self.config = dict(config)
@@ -91,7 +95,7 @@ class MLflowRun(MLFlowHandler):
         status = RunStatus.FAILED
         with orderly_end():
             try:
-                self._open()
+                self.open()
                 yield self
                 status = RunStatus.FINISHED
             except (KeyboardInterrupt, SystemExit):
@@ -150,9 +154,18 @@ class MLflowRun(MLFlowHandler):
             self._next_try = time.monotonic() + RETRY_AFTER
             logger.warning("MLflow at %s fails (%s). The run goes on.", self._address, type(error).__name__)
 
-    def _open(self) -> None:
+    def open(self) -> str:
+        """Begin the run, which whoever calls this has to end.
+
+        Returns:
+            Its identifier.
+
+        Raises:
+            UserError: if MLflow cannot be reached or cannot log.
+        """
         try:
             self._create_run()
+            return str(self.cur_run.info.run_id)
         except Exception as error:  # stores raise MLflow's, MONAI's, SQLAlchemy's and Python's own
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(
@@ -166,6 +179,8 @@ class MLflowRun(MLFlowHandler):
         self._set_experiment()
         self._fail_killed_runs()
         tags = {PROCESS_TAG: f"{socket.gethostname()} {os.getpid()}"}
+        if self.parent is not None:
+            tags[MLFLOW_PARENT_RUN_ID] = self.parent
         self.cur_run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name, tags=tags)
         params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in self.settings.items()]
         self.client.log_batch(self.cur_run.info.run_id, params=params)

@@ -161,7 +161,7 @@ class EpochLine:
         self.seconds.append(time.monotonic() - self.began)
         metrics = dict(engine.state.metrics)
         if self.validator.state.epoch == epoch:
-            metrics |= self.validator.state.metrics
+            metrics |= {k: v for k, v in self.validator.state.metrics.items() if k != "val_temperature"}
         parts = [f"epoch {epoch}/{last}", *(f"{name} {value:.3g}" for name, value in metrics.items())]
         remaining = (last - epoch) * sum(self.seconds) / len(self.seconds)
         duration = [_duration(self.seconds[-1]), *([f"{_duration(remaining)} left"] if epoch < last else [])]

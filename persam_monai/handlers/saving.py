@@ -79,7 +79,9 @@ class BestModelSaver:
         if epoch <= self.skip_epochs or value >= self.best:
             return
         self.best, self.epoch = value, epoch
-        save_model(self.network, self.path, {**self.card, "epoch": epoch, self.metric: value})
+        temperature = float(engine.state.metrics.get("val_temperature", 1.0))
+        card = {**self.card, "epoch": epoch, self.metric: value, "temperature": temperature}
+        save_model(self.network, self.path, card)
         logger.debug("Saved %s: %s is %.4f after epoch %d.", self.path, self.metric, value, epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -141,11 +143,17 @@ class PredictionSaver:
         dataset: the bags' dataset.
         folder: where the files go.
         warnings: what is to be said of a patient's encoded record ``[F]``; by default nothing.
+        temperature: of the probabilities, as it was fitted on validation.
     """
 
     def __init__(
-        self, dataset: BagDataset, folder: str, warnings: Callable[[np.ndarray], Sequence[str]] | None = None
+        self,
+        dataset: BagDataset,
+        folder: str,
+        warnings: Callable[[np.ndarray], Sequence[str]] | None = None,
+        temperature: float = 1.0,
     ) -> None:
+        self.temperature = temperature
         self.dataset = dataset
         self.folder = Path(folder)
         self.warnings = warnings
@@ -159,7 +167,7 @@ class PredictionSaver:
 
     def started(self, engine: Engine) -> None:
         """Begin anew."""
-        self.votes = Votes(self.dataset.entries)
+        self.votes = Votes(self.dataset.entries, self.temperature)
 
     def iteration_completed(self, engine: Engine) -> None:
         """Count the batch's votes."""

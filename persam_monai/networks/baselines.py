@@ -38,7 +38,7 @@ class TransformerHead(Head):
         missing: str = "median",
         clinical_dropout: float = 0.0,
         clinical_variables: Sequence[Sequence[int]] | None = None,
-        standardise_features: bool = False,
+        reduce_features: int | None = None,
     ) -> None:
         super().__init__(locals())
         if layers < 1:
@@ -114,7 +114,7 @@ class GatedAttentionMILHead(Head):
         width: int = 512,
         projection_hidden: int | None = 1024,
         dropout: float = 0.1,
-        standardise_features: bool = False,
+        reduce_features: int | None = None,
     ) -> None:
         super().__init__(locals())
         self.projection = self._make_projection()
@@ -150,7 +150,7 @@ class LateFusionHead(Head):
         missing: str = "median",
         clinical_dropout: float = 0.0,
         clinical_variables: Sequence[Sequence[int]] | None = None,
-        standardise_features: bool = False,
+        reduce_features: int | None = None,
     ) -> None:
         super().__init__(locals())
         self.clinical_encoder = self._make_clinical_encoder()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
 from persam_monai.networks.precision import at_least_float32
 
-LARGEST_DEVIATION = 10.0  # a feature that the training patches hardly ever had would decide everything else
-LEAST_SCALE = 1e-3  # of the features' median deviation: below, it is rounding
+LARGEST_DEVIATION = 10.0  # a component that the training patches hardly ever had would decide everything else
+LEAST_VARIANCE = 1e-9  # of the largest component's: below, it is rounding
 
 
 class Attention(NamedTuple):
@@ -67,7 +67,7 @@ class Head(nn.Module):
         settings = {name: arguments[name] for name in inspect.signature(type(self)).parameters}
         if settings["num_classes"] < 2:
             raise ValueError(f"num_classes must be at least 2, got {settings['num_classes']}.")
-        for name in {"exploratory", "relevance", "standardise_features"} & settings.keys():
+        for name in {"exploratory", "relevance"} & settings.keys():
             if not isinstance(settings[name], bool):
                 raise ValueError(f"{name} must be true or false, got {settings[name]!r}.")
         if "clinical_groups" in settings:
@@ -79,16 +79,17 @@ class Head(nn.Module):
         self.record_size: int = sum(settings.get("clinical_groups", ()))
         self.feature_dim: int | None = settings.get("feature_dim")
         self.reads_patches = self.feature_dim is not None
-        standardises = settings.get("standardise_features", False)
-        self.feature_scaling = FeatureScaling(settings["feature_dim"]) if standardises else nn.Identity()
+        components = settings.get("reduce_features")
+        self.reduction = nn.Identity() if components is None else FeatureReduction(settings["feature_dim"], components)
 
     def _make_clinical_encoder(self) -> ClinicalEncoder:
         names = ("clinical_groups", "width", "missing", "clinical_dropout", "clinical_variables")
         return ClinicalEncoder(*(self.settings[name] for name in names))
 
     def _make_projection(self) -> nn.Module:
-        """Patch features to tokens: linear D → H, ReLU, linear H → R; or one linear layer."""
+        """Patch features, or their k components, to tokens: linear D → H, ReLU, linear H → R; or one linear layer."""
         features, hidden, width = (self.settings[name] for name in ("feature_dim", "projection_hidden", "width"))
+        features = self.settings["reduce_features"] or features
         if hidden is None:
             return nn.Linear(features, width)
         return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, width))
@@ -139,13 +140,13 @@ class Head(nn.Module):
 
     @torch.jit.unused
     def fit_features(self, features: Tensor) -> None:
-        """Take mean and scale of the training fold's features, if they are standardised.
+        """Take the principal components of the training fold's features, if they are reduced.
 
         Args:
             features: ``[n, D]``, one row per patch.
         """
-        if isinstance(self.feature_scaling, FeatureScaling):
-            self.feature_scaling.fit(features)
+        if isinstance(self.reduction, FeatureReduction):
+            self.reduction.fit(features)
 
     def _real(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """Which locations hold a patch, bool ``[B, N]``."""
@@ -159,11 +160,11 @@ class Head(nn.Module):
         return mask
 
     def _patches(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        """Features, standardised where asked for and 0 at padded locations, as rows ``[B, N, D]``."""
+        """Features, reduced where asked for and 0 at padded locations, as rows ``[B, N, D]`` or ``[B, N, k]``."""
         size = self.feature_dim
         if size is not None and features.shape[1] != size:
             raise ValueError(f"features must be [B, {size}, N], got {features.shape}.")
-        features = self.feature_scaling(features)
+        features = self.reduction(features)
         if mask is not None:
             features = torch.where(mask[:, None], features, 0.0)
         return features.transpose(1, 2)
@@ -180,50 +181,66 @@ class Head(nn.Module):
         return clinical
 
 
-class FeatureScaling(nn.Module):
-    """Standardises each feature with the mean and standard deviation of the training patches.
+class FeatureReduction(nn.Module):
+    """Whitened principal components of the training patches' features.
 
-    Features of an extractor with random weights, and many of a pretrained one, hardly differ between patches beside
-    what they have in common: a network that has to learn that first learns slowly, or never. The statistics are
-    buffers, saved with the weights.
+    Thousands of features drown a few hundred patients: a network finds in them whatever tells the training patients
+    apart. The first k components hold what differs most between patches; each is brought to variance 1, since the
+    first ones (stain, brightness) would otherwise outweigh the rest. The components are buffers, saved with the
+    weights.
 
     Args:
         feature_dim: D.
+        components: k, between 1 and D.
+
+    Raises:
+        ValueError: if k is not possible.
     """
 
-    def __init__(self, feature_dim: int) -> None:
+    def __init__(self, feature_dim: int, components: int) -> None:
         super().__init__()
+        if isinstance(components, bool) or not 1 <= components <= feature_dim:
+            raise ValueError(f"reduce_features must be between 1 and the {feature_dim} features, got {components!r}.")
         self.mean = nn.Buffer(torch.zeros(feature_dim))
-        self.scale = nn.Buffer(torch.ones(feature_dim))
+        self.components = nn.Buffer(torch.zeros(components, feature_dim))
         self.fitted = nn.Buffer(torch.tensor(False))
         self.limit = LARGEST_DEVIATION
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[B, D, N]`` to the same in standard deviations, at most 10 of them.
+        """``[B, D, N]`` to components ``[B, k, N]``, in standard deviations of the training patches, at most 10.
 
         Raises:
-            RuntimeError: if the statistics were never fitted.
+            RuntimeError: if the components were never fitted.
         """
         if not bool(self.fitted):
             raise RuntimeError(
-                "The features' statistics are unknown: call fit_features(features) with those of the training fold, or "
-                "load trained weights."
+                "The components of the features are unknown: call fit_features(features) with features of the training "
+                "fold, or load trained weights."
             )
-        return ((features - self.mean[:, None]) / self.scale[:, None]).clamp(-self.limit, self.limit)
+        # Small components are differences of large numbers, and autocast leaves float64 as it is.
+        deviations = features.double() - self.mean.double()[:, None]
+        reduced = self.components.double() @ deviations  # [B, k, N]
+        return reduced.clamp(-self.limit, self.limit).to(at_least_float32(features).dtype)
 
     @torch.jit.unused
     def fit(self, features: Tensor) -> None:
-        """Take mean and standard deviation of features ``[n, D]``; one that hardly changes keeps its scale.
+        """Take the components of features ``[n, D]``; where they vary in fewer than k directions, the rest are 0.
 
         Raises:
             ValueError: if they have another D, or are fewer than two.
         """
         if features.dim() != 2 or features.shape[0] < 2 or features.shape[1] != len(self.mean):
             raise ValueError(f"features must be [n, {len(self.mean)}] with n at least 2, got {features.shape}.")
-        scale, mean = torch.std_mean(features.double(), dim=0, correction=0)
-        least = torch.maximum(1e-6 * mean.abs(), LEAST_SCALE * scale.median())
+        mean = features.mean(dim=0, dtype=torch.float64)
+        deviations = features.double() - mean
+        variances, directions = torch.linalg.eigh(deviations.T @ deviations / len(features))  # ascending
+        k = len(self.components)
+        variances, directions = variances.flip(0)[:k], directions.T.flip(0)[:k]
+        # The sign of an eigenvector is arbitrary: that of its largest entry is positive on every machine.
+        largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
+        scale = torch.where(variances > LEAST_VARIANCE * variances[0], variances.clamp(min=0).sqrt(), torch.inf)
         self.mean.copy_(mean)
-        self.scale.copy_(torch.where(scale > least, scale, 1.0))
+        self.components.copy_(directions * largest.sign() / scale[:, None])
         self.fitted.fill_(True)
 
 

@@ -43,11 +43,14 @@ class PersAMHead(Head):
             network where, see :class:`~persam_monai.networks.clinical_encoder.ClinicalEncoder`.
         clinical_dropout: probability in [0, 1) that training treats a clinical variable, or a whole group, as missing.
         clinical_variables: how many numbers each variable of each group has; ``None`` if each number is a variable.
-        standardise_features: whether features are standardised with statistics of the training fold, see
-            :class:`~persam_monai.networks.head.FeatureScaling`; for features of an extractor that does not learn.
+        reduce_features: k, how many whitened principal components of the training fold's features are used, see
+            :class:`~persam_monai.networks.head.FeatureReduction`; for features of an extractor that does not learn.
+            ``None`` uses the features as they are.
+        values: what the aggregator pools. ``"tokens"``, the paper's, come out of the encoder, where patches have seen
+            the record. ``"patches"`` go into it and have not: the record then acts through the attention alone.
 
     Raises:
-        ValueError: if a size, ``attention``, or what is asked for missing values is not possible.
+        ValueError: if a size, ``attention``, ``values``, or what is asked for missing values is not possible.
     """
 
     def __init__(
@@ -67,11 +70,15 @@ class PersAMHead(Head):
         missing: str = "median",
         clinical_dropout: float = 0.0,
         clinical_variables: Sequence[Sequence[int]] | None = None,
-        standardise_features: bool = False,
+        reduce_features: int | None = None,
+        values: str = "tokens",
     ) -> None:
         super().__init__(locals())
         if layers < 0:
             raise ValueError(f"layers must be at least 0, got {layers}.")
+        if values not in ("tokens", "patches"):
+            raise ValueError(f'values must be "tokens" or "patches", got {values!r}.')
+        self.values_before_encoder = values == "patches"
         tokens = len(clinical_groups)
         self.clinical_encoder = self._make_clinical_encoder()
         self.projection = self._make_projection()
@@ -86,7 +93,8 @@ class PersAMHead(Head):
         real = self._real(features, mask)
         patches = self.projection(self._patches(features, mask))  # [B, N, R]
         tokens = self.tokens(patches, self.clinical_encoder(self._record(features, clinical)))  # [B, N + M + C, R]
-        aggregation = self.aggregator(self.encoder(tokens, mask), mask)
+        encoded = self.encoder(tokens, mask)  # [B, N + M + C, R]
+        aggregation = self.aggregator(encoded, mask, tokens if self.values_before_encoder else encoded)
         return Attention(
             logits=at_least_float32(self.classifier(aggregation.readout)),  # [B, C]
             explanatory=aggregation.explanatory,
@@ -159,12 +167,13 @@ class Aggregator(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.scale = width**-0.5
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Aggregation:
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, values: Tensor | None = None) -> Aggregation:
         """Readout and attentions.
 
         Args:
             tokens: ``[B, N + M + C, R]`` in the order patches, clinical, class.
             mask: ``[B, N]`` bool, true where there is a patch; ``None`` where all are real.
+            values: tokens in the same order whose patches are pooled; ``None`` pools those of ``tokens``.
 
         Returns:
             The readout and the attentions, the latter in float32 (float64 where ``tokens`` is).
@@ -172,7 +181,7 @@ class Aggregator(nn.Module):
         patches = tokens.shape[1] - self.clinical_tokens - self.classes
         query = self.query(tokens[:, patches:])  # [B, M + C, R]
         key = self.key(tokens[:, : -self.classes])  # [B, N + M, R]
-        value = self.value(tokens[:, :patches])  # [B, N, R]
+        value = self.value((tokens if values is None else values)[:, :patches])  # [B, N, R]
         attention = at_least_float32(query @ key.transpose(1, 2)).mul(self.scale).sigmoid()  # [B, M + C, N + M]
         if mask is not None:
             always = torch.ones_like(attention[:, 0, patches:], dtype=torch.bool)  # [B, M]

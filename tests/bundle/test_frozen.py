@@ -77,6 +77,21 @@ def test_frozen_features_give_the_losses_of_end_to_end_training_with_an_extracto
         torch.testing.assert_close(tensor, heads[1][name], atol=1e-4, rtol=1e-3)
 
 
+def test_predictions_have_the_temperature_that_was_fitted_on_validation(
+    dataset_dir: Path, features: Path, frozen: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(frozen / "models", tmp_path / "models")
+    shutil.copy(frozen / "folds.csv", tmp_path)
+    file = tmp_path / "models" / "model.json"
+    card = json.loads(file.read_text())
+    assert 0.5 <= card["temperature"] <= 10
+    file.write_text(json.dumps(card | {"temperature": 2 * card["temperature"]}))
+    run_well("evaluating", EVALUATING, dataset_dir=dataset_dir, features_dir=features, output_dir=tmp_path)
+    roots = np.sqrt(probabilities(frozen / "evaluation"))
+    expected = roots / roots.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities(tmp_path / "evaluation"), expected, atol=1e-5)
+
+
 def test_slides_and_their_features_are_evaluated_alike(
     dataset_dir: Path, features: Path, frozen: Path, tmp_path: Path
 ) -> None:
@@ -173,26 +188,26 @@ def test_a_training_on_features_has_no_place_for_extractor_weights(
     assert "the features are extracted already" in result.stderr
 
 
-def test_standardised_features_go_through_training_resuming_evaluating_and_inference(
+def test_components_of_features_go_through_training_resuming_evaluating_and_inference(
     dataset_dir: Path, features: Path, tmp_path: Path
 ) -> None:
     folders = {"dataset_dir": dataset_dir, "features_dir": features}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    settings = {**folders, "standardise_features": "true", "skip_epochs": 0}
+    settings = {**folders, "reduce_features": 4, "skip_epochs": 0}
     run_well("training", TRAINING, **settings, output_dir=whole, max_epochs=4)
     run_well("training", TRAINING, **settings, output_dir=parts, max_epochs=2)
     run_well("training", TRAINING, **settings, output_dir=parts, max_epochs=4, resume="true")
     ends = [torch.load(one / "checkpoints" / "last.pt", weights_only=True)["network"] for one in (whole, parts)]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
-    assert ends[0]["head.feature_scaling.scale"].std() > 0
+    assert ends[0]["head.reduction.components"].shape[0] == 4
     run_well("evaluating", EVALUATING, **folders, output_dir=whole)
     run_well("evaluating", EVALUATING, dataset_dir=dataset_dir, output_dir=whole, evaluation_dir=tmp_path / "slides",
              extractor_weights=features / "extractor.pt")  # fmt: skip
     np.testing.assert_allclose(probabilities(whole / "evaluation"), probabilities(tmp_path / "slides"), atol=1e-4)
 
 
-def test_features_of_an_extractor_that_learns_are_not_standardised(dataset_dir: Path, tmp_path: Path) -> None:
-    result = run_bundle("training", TRAINING, dataset_dir=dataset_dir, output_dir=tmp_path, standardise_features="true")
+def test_features_of_an_extractor_that_learns_are_not_reduced(dataset_dir: Path, tmp_path: Path) -> None:
+    result = run_bundle("training", TRAINING, dataset_dir=dataset_dir, output_dir=tmp_path, reduce_features=4)
     assert result.returncode == 1
     assert "--features_dir" in result.stderr
 

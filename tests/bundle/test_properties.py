@@ -32,7 +32,7 @@ def test_no_config_lacks_a_property_that_monai_requires(trained: Path, dataset_d
     folders = {"dataset_dir": str(dataset_dir), "features_dir": str(tmp_path), "output_dir": str(trained)}
     combinations = [
         (TRAINING, "train"),
-        ([CONFIGS / "train.json", CONFIGS / "demo.json"], "train"),
+        ([CONFIGS / "train.json", CONFIGS / "recipe.json"], "train"),
         (EVALUATING, "train"),
         (INFERENCE, "infer"),
         ([CONFIGS / "extract.json", SMALL_EXTRACTOR], None),  # MONAI has no type for it

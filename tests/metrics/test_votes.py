@@ -114,3 +114,14 @@ def test_a_slide_without_votes_may_be_discarded() -> None:
     votes = voted(torch.eye(2), [0, 2], ["A", "B", "C"], [0, 1, 1])
     votes.discard([1, 1])
     assert votes.slides().names == ("s0", "s2")
+
+
+def test_a_temperature_flattens_slides_and_patients_alike() -> None:
+    logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(3))
+    cohort, slides = entries(["B", "B", "A"], [0, 0, 2]), [0, 1, 1, 1, 1, 1, 2]
+    plain, cooled = Votes(cohort), Votes(cohort, temperature=2.5)
+    for votes in (plain, cooled):
+        votes.add(torch.tensor(slides), logits)
+    for one, other in ((plain.slides(), cooled.slides()), (plain.patients(), cooled.patients())):
+        powers = one.probabilities ** (1 / 2.5)
+        np.testing.assert_allclose(other.probabilities, powers / powers.sum(axis=1, keepdims=True), rtol=1e-9)

@@ -35,7 +35,7 @@ def config(*names: str, **overrides: object) -> ConfigParser:
 
 def block(head: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a block ``head``, with literal values for its expressions."""
-    literal = {"@feature_dim": 7, "@missing": "learned", "@clinical_dropout": 0.25, "@standardise_features": True}
+    literal = {"@feature_dim": 7, "@missing": "learned", "@clinical_dropout": 0.25, "@reduce_features": 5}
     arguments = {name: literal.get(str(value), value) for name, value in head.items() if not name.startswith("_")}
     return arguments | {name: value for name, value in TRAINING.items() if name in arguments}
 
@@ -59,11 +59,12 @@ def test_the_head_of_a_training_is_persams() -> None:
 
 
 def test_sizes_are_patched_one_by_one_and_a_heads_file_behind_them_has_its_own() -> None:
-    demo = config("train", "demo").get("head")
-    assert demo == config("train").get("head") | {
-        **{"width": 64, "projection_hidden": None, "heads": 4, "layers": 1, "feedforward": 128}
+    recipe = config("train", "recipe").get("head")
+    assert recipe == config("train").get("head") | {
+        **{"width": 32, "projection_hidden": None, "attention": "standard", "heads": 4, "feedforward": 128},
+        "values": "patches",
     }
-    baseline = config("train", "demo", "heads/clinical", **{"head#width": 64})
+    baseline = config("train", "recipe", "heads/clinical", **{"head#width": 64})
     assert baseline.get("head") == config("heads/clinical").get("head") | {"width": 64}
     check_head(baseline.get())
 
@@ -76,7 +77,7 @@ def test_sizes_are_patched_one_by_one_and_a_heads_file_behind_them_has_its_own()
             {"head#_target_": "persam_monai.networks.LateFusionHead"},
             ["LateFusionHead takes no", "attention, heads, layers, feedforward, exploratory", "heads/late_fusion.json"],
         ),
-        (["train", "heads/clinical", "demo"], {}, ["ClinicalHead takes no projection_hidden", "heads/clinical.json"]),
+        (["train", "heads/clinical", "recipe"], {}, ["ClinicalHead takes no projection_hidden", "heads/clinical.json"]),
         (["train"], {"head#depth": 3, "head#_target_": "torch.nn.Identity"}, []),  # takes any argument
         (["train"], {"head#_target_": "torch.nn.Flatten"}, ["Flatten takes no num_classes", "a file with your block"]),
     ],

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from persam_monai.errors import UserError
@@ -28,7 +31,7 @@ from persam_monai.networks import (
 )
 from persam_monai.networks.baselines import GatedAttention
 from persam_monai.networks.clinical_encoder import ClinicalEncoder
-from persam_monai.networks.head import FeatureScaling
+from persam_monai.networks.head import FeatureReduction
 from persam_monai.networks.network import HEADS
 from tests.networks.conftest import small_head
 
@@ -293,76 +296,121 @@ def test_what_is_learned_about_absence_learns_at_the_heads_rate(name: str, decay
             assert group["lr"] == 4e-6
 
 
-# ---- standardised features
+# ---- reduced features
 
 
-def test_features_become_deviations_from_the_training_patches() -> None:
-    patches = torch.randn(50, 7) * torch.arange(1, 8) + 100
-    scaling = FeatureScaling(7)
-    scaling.fit(patches)
-    expected = (patches - patches.mean(dim=0)) / patches.std(dim=0, correction=0)
-    torch.testing.assert_close(scaling(patches.T[None])[0].T, expected, atol=1e-4, rtol=1e-4)
+def correlated_patches(n: int = 60) -> torch.Tensor:
+    """Features ``[n, 7]`` with directions of very different variance, far from 0."""
+    return torch.randn(n, 7) @ torch.diag(torch.tensor([50.0, 20, 5, 2, 1, 0.5, 0.1])) @ torch.randn(7, 7) + 100
 
 
-def test_a_feature_that_never_changes_becomes_zero_and_not_noise() -> None:
-    patches = torch.randn(50, 7)
-    patches[:, 2] = 0.1
-    scaling = FeatureScaling(7)
-    scaling.fit(patches)
-    assert scaling(patches.T[None])[0, 2].abs().max() < 1e-6
+def test_components_are_scikit_learns_whitened_ones() -> None:
+    patches, new = correlated_patches(), correlated_patches(9) / 3 + 66
+    reduction = FeatureReduction(7, 4)
+    reduction.fit(patches)
+    theirs = PCA(4, whiten=True, svd_solver="full").fit(patches.double().numpy())
+    expected = theirs.transform(new.double().numpy()) * np.sqrt(60 / 59)  # theirs divides by n - 1
+    reduced = reduction(new.T[None])[0].T.numpy()
+    signs = np.sign((reduced * expected).sum(axis=0))
+    np.testing.assert_allclose(reduced * signs, expected.clip(-10, 10), atol=1e-4)
+    assert reduction(patches.T[None])[0].std(dim=1, correction=0).numpy() == pytest.approx(1, abs=1e-4)
 
 
-def test_a_feature_that_the_training_hardly_had_does_not_decide_everything() -> None:
-    patches = torch.randn(30000, 7)
-    patches[:, 2] = 0
-    patches[17, 2] = 1e-4
-    scaling = FeatureScaling(7)
-    scaling.fit(patches)
-    new = torch.zeros(1, 7, 1)
-    new[0, 2] = 0.5
-    assert scaling(new)[0, 2].abs() <= 10
+def test_components_do_not_depend_on_the_order_of_the_patches_or_on_autocast() -> None:
+    patches = correlated_patches()
+    one, other = FeatureReduction(7, 4), FeatureReduction(7, 4)
+    one.fit(patches)
+    other.fit(patches[torch.randperm(60)])
+    torch.testing.assert_close(one.components, other.components, atol=1e-5, rtol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(one(patches.T[None]), one(patches.T[None].float()))
+    assert one(patches.T[None]).dtype == torch.float32
+
+
+def test_features_that_vary_in_fewer_directions_have_components_of_zero_and_not_noise() -> None:
+    patches = torch.randn(50, 2) @ torch.randn(2, 7) + 5
+    reduction = FeatureReduction(7, 4)
+    reduction.fit(patches)
+    reduced = reduction(torch.randn(1, 7, 3))[0]
+    assert (reduced[2:] == 0).all()
+    assert (reduced[:2] != 0).all()
+
+
+def test_a_patch_unlike_all_of_the_training_does_not_decide_everything() -> None:
+    reduction = FeatureReduction(7, 4)
+    reduction.fit(correlated_patches())
+    assert reduction(torch.full((1, 7, 1), 1e6)).abs().max() == 10
 
 
 @pytest.mark.parametrize("features", [torch.zeros(1, 7), torch.zeros(5, 6), torch.zeros(7)])
-def test_statistics_need_rows_of_all_features(features: torch.Tensor) -> None:
+def test_components_need_rows_of_all_features(features: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"features must be \[n, 7\] with n at least 2"):
-        FeatureScaling(7).fit(features)
+        FeatureReduction(7, 4).fit(features)
 
 
 @pytest.mark.parametrize("name", READING_PATCHES)
-def test_a_head_that_standardises_sees_no_change_of_origin_and_unit(name: str) -> None:
+def test_a_head_of_components_sees_no_change_of_origin_and_unit(name: str) -> None:
     features, record = torch.randn(2, 7, 9), torch.full((2, 5), float("nan"))
     heads = []
     for factor, shift in ((1.0, 0.0), (50.0, 3000.0)):
         seed_weights(0, "head")
-        head = small_head(name, standardise_features=True).eval()
+        head = small_head(name, reduce_features=3).eval()
         head.fit_features(features.transpose(1, 2).flatten(0, 1) * factor + shift)
         heads.append(head(features * factor + shift, record))
     torch.testing.assert_close(heads[0], heads[1], atol=1e-3, rtol=1e-3)
     assert heads[0].std() > 0
 
 
-def test_padded_places_do_not_matter_to_a_head_that_standardises() -> None:
-    head = small_head("PersAMHead", standardise_features=True).eval()
+@pytest.mark.parametrize("components", [0, 8, True])
+def test_there_are_no_more_components_than_features(components: int) -> None:
+    with pytest.raises(ValueError, match="reduce_features"):
+        small_head("PersAMHead", reduce_features=components)
+
+
+def test_padded_places_do_not_matter_to_a_head_of_components() -> None:
+    head = small_head("PersAMHead", reduce_features=3).eval()
     head.fit_features(torch.randn(40, 7) + 5)
     features = torch.randn(1, 7, 6)
     mask = torch.tensor([[True, True, True, True, False, False]])
     torch.testing.assert_close(head(features, None, mask), head(features[:, :, :4]))
 
 
-def test_a_head_that_was_never_fitted_says_so_and_one_that_does_not_standardise_needs_no_fit() -> None:
+def test_a_head_that_was_never_fitted_says_so_and_one_that_does_not_reduce_needs_no_fit() -> None:
     with pytest.raises(RuntimeError, match="fit_features"):
-        small_head("PersAMHead", standardise_features=True)(torch.randn(1, 7, 4))
+        small_head("PersAMHead", reduce_features=3)(torch.randn(1, 7, 4))
     plain = small_head("PersAMHead")
-    assert not any("feature_scaling" in name for name in plain.state_dict())
+    assert not any("reduction" in name for name in plain.state_dict())
     plain(torch.randn(1, 7, 4))
 
 
-def test_the_statistics_travel_with_the_weights_and_through_torchscript() -> None:
-    network = PersAMOnFeatures(small_head("PersAMHead", standardise_features=True)).eval()
+def test_the_components_travel_with_the_weights_and_through_torchscript() -> None:
+    network = PersAMOnFeatures(small_head("PersAMHead", reduce_features=3)).eval()
     network.head.fit_features(torch.randn(40, 7) * 3 + 5)
     features = torch.randn(2, 7, 4)
     again = PersAMOnFeatures(build_head(describe_head(network.head))).eval()
     again.load_state_dict(network.state_dict())
     torch.testing.assert_close(again(features), network(features))
     torch.testing.assert_close(torch.jit.script(network)(features), network(features))
+
+
+# ---- values from before the encoder
+
+
+def test_with_values_of_patches_the_record_acts_through_the_attention_alone(
+    make_head: Callable[..., PersAMHead], attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, records = torch.randn(1, 7, 9).expand(2, -1, -1), torch.tensor([[-2.0, 1, 3, 0, 1], [2, -1, 0, 1, -3]])
+    heads = {values: make_head(attention, values=values) for values in ("tokens", "patches")}
+    for head in heads.values():
+        results = head.attend(features, records)
+        assert not torch.allclose(results.pooled[0], results.pooled[1])
+        assert not torch.allclose(results.logits[0], results.logits[1], atol=1e-4)
+    monkeypatch.setattr(torch.Tensor, "sigmoid", lambda x: torch.full_like(x, 0.5))  # attention that cannot change
+    frozen = {values: head(features, records) for values, head in heads.items()}
+    assert torch.equal(frozen["patches"][0], frozen["patches"][1])
+    assert not torch.allclose(frozen["tokens"][0], frozen["tokens"][1], atol=1e-4)
+
+
+def test_values_are_of_tokens_or_of_patches(make_head: Callable[..., PersAMHead]) -> None:
+    with pytest.raises(ValueError, match="values"):
+        make_head(values="features")
