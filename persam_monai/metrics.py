@@ -361,11 +361,14 @@ class VoteTemperature(VoteScore):
 
     Args:
         dataset: the bags' dataset.
+        held_out: whether its patients are not trained on; else the temperature is 1.
     """
 
-    def __init__(self, dataset: BagDataset) -> None:
+    def __init__(self, dataset: BagDataset, held_out: bool = True) -> None:
         super().__init__(dataset, level="patient")
-        self.score = lambda known: fit_temperature(known.probabilities, known.labels) if len(known.labels) else 1.0
+        self.score = lambda known: (
+            fit_temperature(known.probabilities, known.labels) if held_out and len(known.labels) else 1.0
+        )
 
 
 class SlideLoss(Metric):

@@ -57,7 +57,8 @@ YES_OR_NO = Rule("true or false", lambda value: isinstance(value, bool))
 
 SIZES = ("patch_size", "bag_size", "max_bags_per_slide", "partitions", "batch_size", "accumulation_steps")
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("seed", "fold", "skip_epochs", "num_workers"), whole(0)),
+    **dict.fromkeys(("seed", "skip_epochs", "num_workers"), whole(0)),
+    "fold": Rule('a whole number of at least 0, or "all"', lambda value: value == "all" or whole(0).admits(value)),
     **dict.fromkeys((*SIZES, "max_epochs", "val_interval", "feature_dim"), whole(1)),
     **dict.fromkeys(("learning_rate", "extractor_learning_rate", "clinical_learning_rate", "cache_gb"), RATE),
     **dict.fromkeys(("decay_norms", "overwrite", "debug"), YES_OR_NO),

@@ -16,7 +16,7 @@ import pytest
 from persam_monai.synthetic import make_cohort
 from tests.bundle.running import FORKER, ROOT, SMALL, SMALL_EXTRACTOR
 
-PAGES = ["README", "clinical", "slides", "features", "networks", "settings"]
+PAGES = ["README", "clinical", "slides", "features", "networks", "study", "settings"]
 DOCUMENTS = ["README.md", *(f"bundle/docs/{page}.md" for page in PAGES)]
 SET_UP = ["./scripts/demo.sh", "./scripts/test.sh"]  # they build an environment; the slow tests run them
 
@@ -48,6 +48,8 @@ def reduced(command: str) -> list[str]:
     if words[1] == "scripts/make_demo_cohort.py":
         words[words.index("--size") + 1] = "512"
         words[words.index("--output") + 1] = "painted"  # the folder it names holds the test's cohort
+    if words[1] == "scripts/cross_validate.py":
+        words += ["--folds", "3", "--max_epochs", "1", "--val_interval", "1", "--resamples", "20"]
     if words[1].startswith("scripts/"):
         words[1] = str(ROOT / words[1])
     return words

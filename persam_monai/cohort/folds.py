@@ -85,12 +85,16 @@ def assign_folds(cohort: Cohort, folds: int = 5, seed: int = 0, folds_file: str 
     return {patient: fold_of[patient] for patient in cohort.patients}
 
 
-def split_by(cohort: Cohort, fold: int, fold_of: Mapping[str, int]) -> Split:
+ALL = "all"  # instead of a fold
+
+
+def split_by(cohort: Cohort, fold: int | str, fold_of: Mapping[str, int]) -> Split:
     """Training, validation and test cohorts of one fold of the cross-validation; 3:1:1 for five folds.
 
     Args:
         cohort: every patient labelled.
-        fold: the test fold, from 0; the next one (cyclically) is for validation, the rest for training.
+        fold: the test fold, from 0; the next one (cyclically) is for validation, the rest for training. ``"all"``
+            trains on everyone: validation figures are then of training patients, and no one is tested.
         fold_of: every patient's fold, as :func:`assign_folds` gives it.
 
     Raises:
@@ -98,7 +102,9 @@ def split_by(cohort: Cohort, fold: int, fold_of: Mapping[str, int]) -> Split:
     """
     labels = _known_labels(cohort)
     count = max(fold_of.values()) + 1
-    if not 0 <= fold < count:
+    if fold == ALL:
+        return Split(cohort, cohort, cohort.subset(()))
+    if not isinstance(fold, int) or not 0 <= fold < count:
         raise UserError(f"{cohort.source}: found fold {fold}; expected 0 to {count - 1}: there are {count} folds.")
     validation = (fold + 1) % count
 

@@ -107,6 +107,11 @@ class Evaluation(Prediction):
             UserError: if the model was trained with another schema or another fold, and as :meth:`Prediction.run`.
         """
         _check_same_cohort(self.card, self.split.test.schema, self.provenance)
+        if len(self.split.test) == 0:
+            raise UserError(
+                f"{self.card.path} was trained on every patient (--fold all), so no one is left to test it on. Predict "
+                "other patients by inference; cross_validate.py says how good such a model is."
+            )
         make_writable(self.saver.folder)
         with log_to(self.saver.folder / "evaluation.log"), self.tracking.track():
             self._predict(self.tracking)

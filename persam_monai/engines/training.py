@@ -109,7 +109,7 @@ class Training:
             self.tracking.log_model(folder.model.with_suffix(".json"))
             report_skipped([self.train, self.validation], self.tracking)
             logger.info("The best model is %s.", folder.model)
-            if command := next_command("evaluating", "evaluate.json"):
+            if len(self.split.test) and (command := next_command("evaluating", "evaluate.json")):
                 logger.info("Evaluate it on the test fold:\n  %s", command)
 
     def _check_settings(self) -> None:
@@ -159,6 +159,8 @@ class Training:
             self.trainer.accumulation_steps,
             loader.num_workers,
         )
+        if len(self.split.test) == 0:
+            logger.info("Every patient is trained on: the val_ figures are theirs, and the last epoch's model is kept.")
         labels = {entry.label for entry in train.entries if entry.label is not None}
         for label in sorted(labels - {entry.label for entry in used}):
             logger.warning("All training slides of the class %s were skipped.", self.cohort.classes[label])

@@ -92,6 +92,21 @@ def test_predictions_have_the_temperature_that_was_fitted_on_validation(
     np.testing.assert_allclose(probabilities(tmp_path / "evaluation"), expected, atol=1e-5)
 
 
+def test_a_training_on_every_patient_keeps_its_last_epoch_and_is_tested_on_no_one(
+    dataset_dir: Path, features: Path, tmp_path: Path
+) -> None:
+    folders = {"dataset_dir": dataset_dir, "features_dir": features, "output_dir": tmp_path}
+    run_well("training", TRAINING, **folders, **SAME, fold="all")
+    card = json.loads((tmp_path / "models" / "model.json").read_text())
+    assert card["trained_on"]["patients"] == 15
+    assert card["epoch"] == 3
+    assert card["temperature"] == 1
+    result = run_bundle("evaluating", EVALUATING, **folders)
+    assert result.returncode == 1
+    assert "--fold all" in result.stderr
+    run_well("inference", INFERENCE, **folders)
+
+
 def test_slides_and_their_features_are_evaluated_alike(
     dataset_dir: Path, features: Path, frozen: Path, tmp_path: Path
 ) -> None:

@@ -170,3 +170,10 @@ def test_a_file_that_is_not_about_this_cohort_is_refused(saved: Path, edit: Edit
         assign_folds(make_cohort([0, 1] * 6), folds_file=saved)
     for part in (str(saved), *parts):
         assert part in str(caught.value)
+
+
+def test_all_folds_together_leave_no_one_to_test() -> None:
+    cohort, folds = random_cohort(0)
+    split = split_by(cohort, "all", assign_folds(cohort, folds))
+    assert split.train.patients == split.validation.patients == cohort.patients
+    assert len(split.test) == 0
