@@ -36,10 +36,15 @@ class _Bags:
     def __init__(self, network: PersAM | PersAMOnFeatures, dataset: BagDataset) -> None:
         self.network, self.dataset = network.eval(), dataset
         self.device = next(network.parameters()).device
+        # Of each bag the features, and which of the slide's patches they are of; of each patch its location.
         self.by_slide: dict[int, list[tuple[Tensor, np.ndarray]]] = defaultdict(list)
+        self.locations: dict[int, dict[int, np.ndarray]] = defaultdict(dict)
         for key in dataset.keys(0):
-            item = dataset[key]
-            self.by_slide[key.slide].append((self._features(item["image"]), item["locations"]))
+            item, instances = dataset[key], dataset.instances[key.slide]
+            assert instances is not None
+            chosen = dataset.draw.choose(len(instances), dataset.entries[key.slide].slide, key.epoch, key.bag)
+            self.by_slide[key.slide].append((self._features(item["image"]), chosen))
+            self.locations[key.slide].update(zip(chosen.tolist(), item["locations"], strict=True))
 
     def _features(self, image: np.ndarray) -> Tensor:
         """``[1, D, N]`` of one bag."""
@@ -127,45 +132,50 @@ def _variables(bags: _Bags, slide: int) -> dict[str, float]:
 
 def _log_odds(logs: np.ndarray) -> np.ndarray:
     """Log-odds ``[V, C]`` of unnormalised log-probabilities."""
-    logs = logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)
+    logs = _normalised(logs)
     return logs - np.log1p(-np.minimum(np.exp(logs), 1 - 1e-12))
 
 
-Maps = dict[tuple[int, int], np.ndarray]
+def _normalised(logs: np.ndarray) -> np.ndarray:
+    return logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)
 
 
-def _slide_attention(bags: _Bags, slide: int, records: np.ndarray) -> tuple[Maps, np.ndarray]:
-    """Of each location the mean pooled attention and a′ ``[V, 1 + C]``, with V records; and log-probabilities."""
-    found: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
+def _slide_attention(bags: _Bags, slide: int, records: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is said of a slide with V records.
+
+    Returns:
+        Which patches were looked at, ``int [P]``; of each the mean pooled attention and a′ ``[P, V, 1 + C]``; the sums
+        of the bags' log-probabilities ``[V, C]``.
+    """
+    found: dict[int, list[np.ndarray]] = defaultdict(list)
     logs = np.zeros(())
-    for features, locations in bags.by_slide[slide]:
+    for features, patches in bags.by_slide[slide]:
         attention = bags.attend(features, records)
         logs = logs + attention.logits.double().log_softmax(dim=1).cpu().numpy()
         maps = torch.cat([attention.pooled[:, None], attention.explanatory], dim=1).cpu().numpy()  # [V, 1 + C, N]
-        for i, (x, y) in enumerate(locations.tolist()):
-            found[x, y].append(maps[:, :, i])
-    return {place: np.mean(values, axis=0) for place, values in found.items()}, logs
+        for i, patch in enumerate(patches.tolist()):
+            found[patch].append(maps[:, :, i])
+    return np.array(list(found)), np.stack([np.mean(values, axis=0) for values in found.values()]), logs
 
 
 def _deletion(bags: _Bags, slide: int) -> dict[str, float]:
     """The predicted class's probability with and without some of a slide's patches."""
     entry = bags.dataset.entries[slide]
-    attention, logs = _slide_attention(bags, slide, entry.clinical[None])
-    places = list(attention)
-    order = [places[i] for i in np.argsort([-attention[place][0, 0] for place in places], kind="stable")]
+    patches, attention, logs = _slide_attention(bags, slide, entry.clinical[None])
+    order = patches[np.argsort(-attention[:, 0, 0], kind="stable")]
     rng = generator_for("deletion", entry.slide)
-    removed: list[set[tuple[int, int]]] = [set()]
+    removed = [patches[:0]]
     for fraction in FRACTIONS:
-        count = max(1, round(fraction * len(places)))
-        removed.append(set(order[:count]))
-        removed += [{places[i] for i in rng.permutation(len(places))[:count]} for _ in range(RANDOM_SETS)]
-    total = np.zeros((len(removed), logs.shape[1]))
-    for features, locations in bags.by_slide[slide]:
-        masks = np.array([[tuple(place) not in gone for place in locations.tolist()] for gone in removed])
+        count = max(1, round(fraction * len(patches)))
+        removed += [order[:count], *(rng.permutation(patches)[:count] for _ in range(RANDOM_SETS))]
+    total, votes = np.zeros((len(removed), logs.shape[1])), np.zeros((len(removed), 1))
+    for features, own in bags.by_slide[slide]:
+        masks = np.stack([~np.isin(own, gone) for gone in removed])  # [V, N]
         spoken = bags.attend(features, entry.clinical[None], masks).logits.double().log_softmax(dim=1)
-        total += np.where(masks.any(axis=1, keepdims=True), spoken.cpu().numpy(), 0.0)  # an empty bag has no vote
-    logs = total / len(bags.by_slide[slide])
-    chances = np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
+        some = masks.any(axis=1, keepdims=True)  # a bag of which nothing is left has no vote
+        total += np.where(some, spoken.cpu().numpy(), 0.0)
+        votes += some
+    chances = np.exp(_normalised(total / np.maximum(votes, 1)))
     chance = chances[:, int(chances[0].argmax())]
     curve = {"whole": float(chance[0])}
     for i, fraction in enumerate(FRACTIONS):
@@ -194,13 +204,14 @@ def _areas(bags: _Bags, slide: int, truth_dir: Path) -> dict[str, float]:
     (other,) = (classes.index(kind) for kind in row["kinds"].split("+") if kind != row["deciding_kind"])
     record_of = {one.patient_id: one.clinical for one in bags.dataset.entries}
     donors = [record_of[patient] for patient, sign in signs.items() if sign != row["sign"] and patient in record_of]
-    attention, logs = _slide_attention(bags, slide, np.stack([entry.clinical, *donors]))
-    kinds = _kinds(truth_dir / f"{Path(entry.slide).stem}.png", list(attention), _extent(bags.dataset, slide))
+    patches, maps, logs = _slide_attention(bags, slide, np.stack([entry.clinical, *donors]))
+    locations = [bags.locations[slide][patch] for patch in patches.tolist()]
+    kinds = _kinds(truth_dir / f"{Path(entry.slide).stem}.png", locations, _extent(bags.dataset, slide))
     chosen = np.isin(kinds, [entry.label, other])
     deciding = kinds[chosen] == entry.label
     if not donors or deciding.all() or not deciding.any():
         return {}
-    maps = np.stack(list(attention.values()))[chosen]  # [N, V, 1 + C]
+    maps = maps[chosen]  # [P, V, 1 + C]
     return {
         "own": float(roc_auc_score(deciding, maps[:, 0, 0])),
         "swapped": float(np.mean([roc_auc_score(~deciding, maps[:, v, 0]) for v in range(1, maps.shape[1])])),
@@ -218,12 +229,12 @@ def _extent(dataset: BagDataset, slide: int) -> tuple[float, float]:
     return side, side
 
 
-def _kinds(file: Path, places: Sequence[tuple[int, int]], extent: tuple[float, float]) -> np.ndarray:
+def _kinds(file: Path, locations: Sequence[np.ndarray], extent: tuple[float, float]) -> np.ndarray:
     """The class whose tissue most of a patch is, by index, or −1, ``int [N]``."""
     painted = imagecodecs.png_decode(file.read_bytes())  # 0 glass, 1 stroma, then the classes
     width, height = (max(1, round(side / TRUTH_PIXELS)) for side in extent)
     kinds = []
-    for x, y in places:
+    for x, y in locations:
         part = painted[y // TRUTH_PIXELS : y // TRUTH_PIXELS + height, x // TRUTH_PIXELS : x // TRUTH_PIXELS + width]
         shares = np.bincount(part.ravel(), minlength=2) / part.size
         kind = int(shares.argmax())
