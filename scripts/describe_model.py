@@ -29,7 +29,18 @@ _MISSING = {
 }
 _UNKNOWN = "Whom it was trained on, and what their records were like, is not written down (a converted model)."
 _HEADING = ["variable", "kind", "unit", "known", "median", "in training"]
-_SHOWN = ("width", "layers", "heads", "attention", "dropout", "exploratory", "relevance", "reduce_features", "values")
+_SHOWN = (
+    "width",
+    "layers",
+    "heads",
+    "attention",
+    "dropout",
+    "exploratory",
+    "relevance",
+    "reduce_features",
+    "values",
+    "record_logits",
+)
 
 
 def find_model(place: str | Path) -> Path:

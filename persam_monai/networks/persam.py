@@ -48,6 +48,8 @@ class PersAMHead(Head):
             ``None`` uses the features as they are.
         values: what the aggregator pools. ``"tokens"``, the paper's, come out of the encoder, where patches have seen
             the record. ``"patches"`` go into it and have not: the record then acts through the attention alone.
+        record_logits: adds logits of the record alone, by a classifier of the clinical tokens. With ``values`` of
+            patches, what the record says by itself has no other way to the prediction.
 
     Raises:
         ValueError: if a size, ``attention``, ``values``, or what is asked for missing values is not possible.
@@ -72,6 +74,7 @@ class PersAMHead(Head):
         clinical_variables: Sequence[Sequence[int]] | None = None,
         reduce_features: int | None = None,
         values: str = "tokens",
+        record_logits: bool = False,
     ) -> None:
         super().__init__(locals())
         if layers < 0:
@@ -86,17 +89,22 @@ class PersAMHead(Head):
         self.encoder = Encoder(layers, width, tokens, num_classes, attention, heads, feedforward, dropout)
         self.aggregator = Aggregator(width, tokens, num_classes, dropout, exploratory, relevance)
         self.classifier = self._make_classifier()
+        self.record_classifier = self._make_classifier(tokens) if record_logits else None
 
     @torch.jit.export
     def attend(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
         """Class logits and attentions; arguments and results as in :meth:`persam_monai.networks.Head.attend`."""
         real = self._real(features, mask)
         patches = self.projection(self._patches(features, mask))  # [B, N, R]
-        tokens = self.tokens(patches, self.clinical_encoder(self._record(features, clinical)))  # [B, N + M + C, R]
+        record = self.clinical_encoder(self._record(features, clinical))  # [B, M, R]
+        tokens = self.tokens(patches, record)  # [B, N + M + C, R]
         encoded = self.encoder(tokens, mask)  # [B, N + M + C, R]
         aggregation = self.aggregator(encoded, mask, tokens if self.values_before_encoder else encoded)
+        logits = at_least_float32(self.classifier(aggregation.readout))  # [B, C]
+        if self.record_classifier is not None:
+            logits = logits + at_least_float32(self.record_classifier(record.flatten(1)))
         return Attention(
-            logits=at_least_float32(self.classifier(aggregation.readout)),  # [B, C]
+            logits=logits,
             explanatory=aggregation.explanatory,
             exploratory=aggregation.exploratory,
             class_attention=aggregation.class_attention,

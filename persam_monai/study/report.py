@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,12 @@ TITLES = {
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 STYLES = ("-", "--", ":")
 DPI = 110
+IN_A_ROW = 4
 DELETIONS = {"highest": "of highest attention", "random": "at random"}
 MOVEMENTS = {
     "attention": "total variation of the patches' weights",
     "prediction": "change of the predicted class's log-odds",
-    "gain": "true class's log-odds: own minus another's value",
+    "gain": "log-odds that the true class loses",
 }
 
 
@@ -51,24 +53,23 @@ def write_report(path: Path, results: Mapping[str, Any], models: Mapping[str, Se
         models: the runs of every model.
     """
     pictures = {
-        "Difference of macro AUROC": _picture(lambda axes: _forest(axes, results), (7, 0.4 * len(models) + 1)),
+        "Difference of macro AUROC": _picture([lambda axes: _forest(axes, results)], (7, 0.35 * len(models) + 1)),
         "ROC curves, one class against the rest": _picture(
-            [_roc(models, index, name) for index, name in enumerate(results["classes"])],
-            (3.6 * len(results["classes"]), 3.8),
+            [_roc(models, index, name) for index, name in enumerate(results["classes"])], (3.6, 3.8)
         ),
         "Reliability of the predicted class's probability": _picture(
-            [_reliability(name, bins) for name, bins in results["reliability"].items()], (2.2 * len(models), 2.6)
+            [_reliability(name, bins) for name, bins in results["reliability"].items()], (2.6, 2.8)
         ),
         "Confusion matrices": _picture(
             [_confusion(name, counts, results["classes"]) for name, counts in results["confusion_matrix"].items()],
-            (2.2 * len(models), 2.6),
+            (2.6, 2.8),
         ),
     }
     personal = results.get("personalisation")
     if personal:
-        pictures["Deletion curve"] = _picture(lambda axes: _deletion(axes, personal["deletion"]), (5, 3.2))
+        pictures["Deletion curve"] = _picture([lambda axes: _deletion(axes, personal["deletion"])], (5, 3.2))
         pictures["What each variable of the record moves"] = _picture(
-            [_movement(personal["variables"], what) for what in MOVEMENTS], (10, 0.22 * len(personal["variables"]) + 1)
+            [_movement(personal["variables"], what) for what in MOVEMENTS], (3.5, 0.2 * len(personal["variables"]) + 1)
         )
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("persam_monai.study"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -83,12 +84,16 @@ def write_report(path: Path, results: Mapping[str, Any], models: Mapping[str, Se
 Draw = Callable[[Axes], None]
 
 
-def _picture(draw: Draw | Sequence[Draw], size: tuple[float, float]) -> str:
-    """Panels in a row, as the address of a PNG inside the page."""
-    panels = [draw] if callable(draw) else list(draw)
-    figure = Figure(figsize=size, layout="constrained")
-    for axes, panel in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
+def _picture(panels: Sequence[Draw], size: tuple[float, float]) -> str:
+    """Panels of a size in inches, some in a row, as the address of a PNG inside the page."""
+    columns = min(len(panels), IN_A_ROW)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    places = np.ravel(figure.subplots(rows, columns))
+    for axes, panel in zip(places, panels, strict=False):
         panel(axes)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -103,7 +108,7 @@ def _forest(axes: Axes, results: Mapping[str, Any]) -> None:
         axes.plot(values["estimate"], height, "s", color=COLOURS[0])
     axes.axvline(0, color="grey", linewidth=1)
     axes.set_yticks(range(len(names)), list(reversed(names)))
-    axes.set_xlabel(f"macro AUROC of {results['reference']} minus that of the model, with 95 % interval")
+    axes.set_xlabel(f"macro AUROC of {results['reference']} minus the model's (95 %)")
 
 
 def _roc(models: Mapping[str, Sequence[Predictions]], index: int, title: str) -> Draw:

@@ -414,3 +414,14 @@ def test_with_values_of_patches_the_record_acts_through_the_attention_alone(
 def test_values_are_of_tokens_or_of_patches(make_head: Callable[..., PersAMHead]) -> None:
     with pytest.raises(ValueError, match="values"):
         make_head(values="features")
+
+
+def test_logits_of_the_record_are_added_and_depend_on_nothing_else(make_head: Callable[..., PersAMHead]) -> None:
+    head, features = make_head(record_logits=True), torch.randn(3, 7, 9)
+    plain = make_head()
+    plain.load_state_dict({k: v for k, v in head.state_dict().items() if not k.startswith("record_classifier")})
+    records = torch.randn(3, 5)
+    added = head(features, records) - plain(features, records)
+    torch.testing.assert_close(added, head(2 * features[:, :, :4], records) - plain(2 * features[:, :, :4], records))
+    assert added.std(dim=0).min() > 0
+    torch.testing.assert_close(torch.jit.script(head)(features, records), head(features, records))
