@@ -14,6 +14,10 @@ from persam_monai.networks.head import Attention, Head
 from persam_monai.networks.precision import at_least_float32
 
 
+# Always there, they learn the training patients by their records: macro AUROC 0.91 where this gives 0.94.
+RECORD_LOGITS_DROPOUT = 0.7
+
+
 class PersAMHead(Head):
     """The paper's head: attention over patches that changes with the record.
 
@@ -49,7 +53,8 @@ class PersAMHead(Head):
         values: what the aggregator pools. ``"tokens"``, the paper's, come out of the encoder, where patches have seen
             the record. ``"patches"`` go into it and have not: the record then acts through the attention alone.
         record_logits: adds logits of the record alone, by a classifier of the clinical tokens. With ``values`` of
-            patches, what the record says by itself has no other way to the prediction.
+            patches, what the record says by itself has no other way to the prediction. Training leaves them out of 70 %
+            of the bags.
 
     Raises:
         ValueError: if a size, ``attention``, ``values``, or what is asked for missing values is not possible.
@@ -90,6 +95,7 @@ class PersAMHead(Head):
         self.aggregator = Aggregator(width, tokens, num_classes, dropout, exploratory, relevance)
         self.classifier = self._make_classifier()
         self.record_classifier = self._make_classifier(tokens) if record_logits else None
+        self.record_logits_dropout = RECORD_LOGITS_DROPOUT
 
     @torch.jit.export
     def attend(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
@@ -102,7 +108,7 @@ class PersAMHead(Head):
         aggregation = self.aggregator(encoded, mask, tokens if self.values_before_encoder else encoded)
         logits = at_least_float32(self.classifier(aggregation.readout))  # [B, C]
         if self.record_classifier is not None:
-            logits = logits + at_least_float32(self.record_classifier(record.flatten(1)))
+            logits = logits + self._record_logits(record)
         return Attention(
             logits=logits,
             explanatory=aggregation.explanatory,
@@ -112,6 +118,14 @@ class PersAMHead(Head):
             pooled=aggregation.pooled,
             mask=real,
         )
+
+    def _record_logits(self, record: Tensor) -> Tensor:
+        """Logits ``[B, C]`` of clinical tokens ``[B, M, R]``, 0 for the bags that training leaves out."""
+        assert self.record_classifier is not None
+        logits = at_least_float32(self.record_classifier(record.flatten(1)))
+        if self.training:
+            logits = logits * (torch.rand((logits.shape[0], 1), device=logits.device) >= self.record_logits_dropout)
+        return logits
 
 
 class Aggregation(NamedTuple):
