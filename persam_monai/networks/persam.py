@@ -13,7 +13,6 @@ from persam_monai.networks.encoder import Encoder, TokenAssembly
 from persam_monai.networks.head import Attention, Head
 from persam_monai.networks.precision import at_least_float32
 
-
 # Always there, they learn the training patients by their records: macro AUROC 0.91 where this gives 0.94.
 RECORD_LOGITS_DROPOUT = 0.7
 
