@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from persam_monai.screen import text_table
 from persam_monai.study.classical import predict_classically
 from persam_monai.study.parts import NAMES, Part, Study, collect, collect_personalisation, run_parts
 from persam_monai.study.personalisation import summarise
-from persam_monai.study.report import write_report
+from persam_monai.study.report import write_differences, write_report
 from persam_monai.study.statistics import compare
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ SHOWN = {"auroc": "macro AUROC", "balanced_accuracy": "balanced accuracy", "nll"
 def run_study(study: Study, jobs: int = 1) -> dict[Part, str]:
     """Run all parts of a study, compare the models and write what came out.
 
-    Writes ``comparison.json``, ``comparison.csv``, ``predictions.csv`` and ``report.html`` into the study's folder, of
+    Writes ``comparison.json``, ``comparison.csv``, ``report.html`` and ``differences.svg`` into the study's folder, of
     the seeds and networks whose parts all were tested.
 
     Returns:
@@ -44,6 +45,10 @@ def run_study(study: Study, jobs: int = 1) -> dict[Part, str]:
     cohort, source = _cohort(study)
     folds_file = study.output_dir / "folds.csv"
     assignment = assign_folds(cohort, study.folds, 0, folds_file if folds_file.is_file() else None)
+    folds = max(assignment.values()) + 1
+    if folds != study.folds and all(entry.fold is None for entry in cohort):
+        raise UserError(f"--folds {study.folds}: {folds_file} has {folds}. Name another --output_dir.")
+    study = replace(study, folds=folds)  # as the column fold of the table has them
     if not folds_file.is_file():
         write_folds(cohort, assignment, folds_file)
     failed = run_parts(study, jobs)
@@ -58,6 +63,7 @@ def run_study(study: Study, jobs: int = 1) -> dict[Part, str]:
     write_json(study.output_dir / "comparison.json", results)
     _write_csv(study, results)
     write_report(study.output_dir / "report.html", results, models)
+    write_differences(study.output_dir / "differences.svg", results)
     logger.info("\n".join(["", *_table(results), "", f"Wrote {study.output_dir / 'report.html'}."]))
     return failed
 

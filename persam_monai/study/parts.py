@@ -182,7 +182,7 @@ def run_parts(study: Study, jobs: int = 1) -> dict[Part, str]:
     pool = ProcessPoolExecutor(
         jobs, multiprocessing.get_context("fork"), initializer=torch.set_num_threads, initargs=(1,)
     )
-    with pool:
+    try:
         parent = pool.submit(_open_run, study).result()
         with tqdm(total=sum(not study.is_done(part) for part in everything), desc="study", unit="part") as bar:
             for some in (study.trials, study.parts):  # parts need what the trials find
@@ -190,18 +190,16 @@ def run_parts(study: Study, jobs: int = 1) -> dict[Part, str]:
                 futures = {pool.submit(_run, study, part, settings[part.network], parent): part for part in waiting}
                 for future in as_completed(futures):
                     part = futures[future]
-                    try:
-                        reason = future.result()
-                    except BrokenProcessPool:
-                        raise UserError(
-                            "A part was killed, most likely for want of memory: use fewer --jobs."
-                        ) from None
-                    if reason is not None:
+                    if (reason := future.result()) is not None:
                         failed[part] = reason
                         tqdm.write(f"{part} failed: {reason} (see {study.folder(part) / 'part.log'})")
                     bar.set_postfix_str(str(part))
                     bar.update()
         pool.submit(_close_run, study, parent, not failed).result()
+    except BrokenProcessPool:
+        raise UserError("A part was killed, most likely for want of memory: use fewer --jobs.") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
     return failed
 
 

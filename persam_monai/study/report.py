@@ -84,6 +84,14 @@ def write_report(path: Path, results: Mapping[str, Any], models: Mapping[str, Se
 Draw = Callable[[Axes], None]
 
 
+def write_differences(path: Path, results: Mapping[str, Any]) -> None:
+    """Write the picture of the differences of macro AUROC as SVG."""
+    figure = Figure(figsize=(7, 0.35 * len(results["differences"]) + 1), layout="constrained")
+    _forest(figure.subplots(), results)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="svg", metadata={"Date": None})
+
+
 def _picture(panels: Sequence[Draw], size: tuple[float, float]) -> str:
     """Panels of a size in inches, some in a row, as the address of a PNG inside the page."""
     columns = min(len(panels), IN_A_ROW)
