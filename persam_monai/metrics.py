@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +58,18 @@ class Predictions:
     @property
     def labelled(self) -> Predictions:
         """The units whose label is known."""
-        known = np.flatnonzero(self.labels >= 0)
+        return self._of(np.flatnonzero(self.labels >= 0))
+
+    def without(self, patients: Collection[str]) -> Predictions:
+        """The units of other patients."""
+        return self._of(np.flatnonzero([patient not in patients for patient in self.patients]))
+
+    def _of(self, units: np.ndarray) -> Predictions:
         return Predictions(
-            tuple(self.names[i] for i in known),
-            tuple(self.patients[i] for i in known),
-            self.labels[known],
-            self.probabilities[known],
+            tuple(self.names[i] for i in units),
+            tuple(self.patients[i] for i in units),
+            self.labels[units],
+            self.probabilities[units],
         )
 
 

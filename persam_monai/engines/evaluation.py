@@ -13,10 +13,10 @@ from monai.engines import SupervisedEvaluator
 from torch import nn
 
 from persam_monai.clinical import ClinicalSchema
-from persam_monai.cohort import Split
+from persam_monai.cohort import Split, read_folds
 from persam_monai.data import BagDataset
 from persam_monai.engines.joining import check_feature_dim, check_features, join_extractor
-from persam_monai.engines.outputs import make_writable, report_skipped
+from persam_monai.engines.outputs import folds_of, make_writable, report_skipped
 from persam_monai.errors import UserError, raise_together
 from persam_monai.files import write_json
 from persam_monai.handlers import MLflowRun, PredictionSaver
@@ -50,12 +50,38 @@ class Prediction:
     def run(self) -> None:
         """Load the model, look for tissue, and let the bags vote.
 
+        Where the table has labels, ``metrics.json`` says how good the predictions are, of patients that the model was
+        not trained on.
+
         Raises:
             UserError: if the weights do not fit, a slide cannot be used, or the folder cannot be written.
         """
         make_writable(self.saver.folder)
         with log_to(self.saver.folder / "inference.log"):
             self._predict()
+            self._score()
+
+    def _score(self) -> None:
+        """Score the patients whose label is known, but for those that the model has seen."""
+        votes, file = self.saver.votes, self.saver.folder / "metrics.json"
+        file.unlink(missing_ok=True)
+        assert votes is not None
+        seen = _patients_seen(self.card)
+        levels = {"slide": votes.slides().labelled, "patient": votes.patients().labelled}
+        left_out = len(seen.intersection(levels["patient"].names))
+        unseen = {level: predictions.without(seen) for level, predictions in levels.items()}
+        if left_out:
+            logger.warning(
+                "%d labelled patients have identifiers of patients that the model was trained on: they are predicted, "
+                "and left out of the scores.",
+                left_out,
+            )
+        if not unseen["patient"].names:
+            return
+        classes = self.card.schema.classes
+        scores = {level: report(predictions, classes) for level, predictions in unseen.items()}
+        write_json(file, {"classes": list(classes), **scores, "patients_left_out": left_out})
+        logger.info("Labels of %d patients are known: see %s.", len(unseen["patient"].names), file)
 
     def _predict(self, tracking: MLflowRun | None = None) -> None:
         """What evaluating and inference share."""
@@ -124,6 +150,14 @@ class Evaluation(Prediction):
             self.tracking.log_file(self.saver.folder / "metrics.json")
             logger.info("Wrote %s.", self.saver.folder / "metrics.json")
             logger.info("See the results:\n  python scripts/show_results.py %s", self.output_dir)
+
+
+def _patients_seen(card: ModelCard) -> set[str]:
+    """Whom a model was trained or validated on, as far as the ``folds.csv`` of its training is there."""
+    file = folds_of(card)
+    if file is None:
+        return set()
+    return {patient for patient, (_, fold) in read_folds(file).items() if fold != card.settings.get("fold")}
 
 
 def _check_same_cohort(card: ModelCard, schema: ClinicalSchema, provenance: Mapping[str, Any]) -> None:

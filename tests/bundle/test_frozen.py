@@ -107,6 +107,20 @@ def test_a_training_on_every_patient_keeps_its_last_epoch_and_is_tested_on_no_on
     run_well("inference", INFERENCE, **folders)
 
 
+def test_inference_scores_labelled_patients_that_the_model_has_not_seen(
+    dataset_dir: Path, features: Path, frozen: Path, tmp_path: Path
+) -> None:
+    folders = {"dataset_dir": dataset_dir, "features_dir": features, "output_dir": frozen}
+    result = run_well("inference", INFERENCE, **folders, inference_dir=tmp_path)
+    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, frozen / "evaluation"))
+    tested = {row["patient"] for row in rows(frozen / "evaluation" / "patient_predictions.csv")}
+    assert ours["patients_left_out"] == 15 - len(tested)
+    assert ours["patient"] == theirs["patient"]
+    assert ours["slide"] == theirs["slide"]
+    assert len(rows(tmp_path / "patient_predictions.csv")) == 15
+    assert f"{15 - len(tested)} labelled patients" in result.stdout + result.stderr
+
+
 def test_slides_and_their_features_are_evaluated_alike(
     dataset_dir: Path, features: Path, frozen: Path, tmp_path: Path
 ) -> None:
