@@ -64,9 +64,8 @@ def newcomer(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "document", [pytest.param(name, marks=[] if name == "README.md" else [pytest.mark.slow]) for name in DOCUMENTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_of_the_documentation_works(document: str, newcomer: Path) -> None:
     for command in commands(document):
         words = reduced(command)
