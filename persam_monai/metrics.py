@@ -58,13 +58,14 @@ class Predictions:
     @property
     def labelled(self) -> Predictions:
         """The units whose label is known."""
-        return self._of(np.flatnonzero(self.labels >= 0))
+        return self.take(np.flatnonzero(self.labels >= 0))
 
     def without(self, patients: Collection[str]) -> Predictions:
         """The units of other patients."""
-        return self._of(np.flatnonzero([patient not in patients for patient in self.patients]))
+        return self.take(np.flatnonzero([patient not in patients for patient in self.patients]))
 
-    def _of(self, units: np.ndarray) -> Predictions:
+    def take(self, units: np.ndarray) -> Predictions:
+        """Some of the units, by index ``int [n]``; one may be taken several times."""
         return Predictions(
             tuple(self.names[i] for i in units),
             tuple(self.patients[i] for i in units),

@@ -85,9 +85,6 @@ def assign_folds(cohort: Cohort, folds: int = 5, seed: int = 0, folds_file: str 
     return {patient: fold_of[patient] for patient in cohort.patients}
 
 
-ALL = "all"  # instead of a fold
-
-
 def split_by(cohort: Cohort, fold: int | str, fold_of: Mapping[str, int]) -> Split:
     """Training, validation and test cohorts of one fold of the cross-validation; 3:1:1 for five folds.
 
@@ -102,7 +99,7 @@ def split_by(cohort: Cohort, fold: int | str, fold_of: Mapping[str, int]) -> Spl
     """
     labels = _known_labels(cohort)
     count = max(fold_of.values()) + 1
-    if fold == ALL:
+    if fold == "all":
         return Split(cohort, cohort, cohort.subset(()))
     if not isinstance(fold, int) or not 0 <= fold < count:
         raise UserError(f"{cohort.source}: found fold {fold}; expected 0 to {count - 1}: there are {count} folds.")

@@ -22,12 +22,12 @@ from persam_monai.screen import text_table
 from persam_monai.study.classical import predict_classically
 from persam_monai.study.parts import NAMES, Part, Study, collect, collect_personalisation, run_parts
 from persam_monai.study.personalisation import summarise
-from persam_monai.study.report import write_differences, write_report
+from persam_monai.study.report import TITLES, write_differences, write_report
 from persam_monai.study.statistics import compare
 
 logger = logging.getLogger(__name__)
 
-SHOWN = {"auroc": "macro AUROC", "balanced_accuracy": "balanced accuracy", "nll": "NLL", "calibration_error": "ECE"}
+SHOWN = ("auroc", "balanced_accuracy", "nll", "calibration_error")  # on the terminal
 
 
 def run_study(study: Study, jobs: int = 1) -> dict[Part, str]:
@@ -56,7 +56,8 @@ def run_study(study: Study, jobs: int = 1) -> dict[Part, str]:
     if not models:
         raise UserError(f"No network was tested on all folds. {study.output_dir}/parts/*/*/part.log say why.")
     models |= predict_classically(cohort, source, assignment, next(iter(models.values()))[0].names)
-    results = describe(study, cohort, models, jobs) | {"failed": {str(part): reason for part, reason in failed.items()}}
+    results = describe(study, cohort, assignment, models, jobs)
+    results["failed"] = {str(part): reason for part, reason in failed.items()}
     if NAMES["persam"] in models:
         seeds = _whole_seeds(study, "persam")
         results["personalisation"] = summarise([collect_personalisation(study, "persam", seed) for seed in seeds])
@@ -94,9 +95,20 @@ def _whole_seeds(study: Study, network: str) -> list[int]:
 
 
 def describe(
-    study: Study, cohort: Cohort, models: Mapping[str, Sequence[Predictions]], jobs: int = 1
+    study: Study,
+    cohort: Cohort,
+    assignment: Mapping[str, int],
+    models: Mapping[str, Sequence[Predictions]],
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """Scores and differences of all models, as JSON-able values.
+
+    Args:
+        study: what was studied.
+        cohort: its patients.
+        assignment: every patient's fold.
+        models: the runs of every model; the first one is the reference.
+        jobs: processes.
 
     Returns:
         What :func:`persam_monai.study.statistics.compare` gives, ``spread``: by model and score, mean and standard
@@ -106,9 +118,9 @@ def describe(
     """
     reference = next(iter(models))
     spread = {}
-    folds = _folds(study, next(iter(models.values()))[0].names)
+    folds = np.array([assignment[name] for name in models[reference][0].names])
     for name, runs in models.items():
-        parts = [_of_fold(run, folds == fold) for run in runs for fold in range(study.folds)]
+        parts = [run.take(np.flatnonzero(folds == fold)) for run in runs for fold in range(study.folds)]
         values = {score: np.array([SCORES[score](part) for part in parts]) for score in SCORES}
         pooled = {score: np.array([SCORES[score](run) for run in runs]) for score in SCORES}
         spread[name] = {
@@ -141,17 +153,6 @@ def describe(
     }
 
 
-def _folds(study: Study, names: Sequence[str]) -> np.ndarray:
-    """Every patient's fold, ``int [P]``, in the order of ``names``."""
-    with (study.output_dir / "folds.csv").open(newline="", encoding="utf-8") as file:
-        fold_of = {row["patient_id"]: int(row["fold"]) for row in csv.DictReader(file)}
-    return np.array([fold_of[name] for name in names])
-
-
-def _of_fold(run: Predictions, chosen: np.ndarray) -> Predictions:
-    return Predictions((), (), run.labels[chosen], run.probabilities[chosen])
-
-
 def _write_csv(study: Study, results: Mapping[str, Any]) -> None:
     """``comparison.csv``: a row for each model and score."""
     with replacing(study.output_dir / "comparison.csv") as partial, partial.open("w", newline="") as file:
@@ -179,6 +180,6 @@ def _table(results: Mapping[str, Any]) -> list[str]:
         else:
             cells += ["", ""]
         rows.append([name, *cells])
-    shown = list(SHOWN.values())
+    shown = [TITLES[score] for score in SHOWN]
     heading = [f"{results['patients']} patients", shown[0], "95 %", *shown[1:], f"{results['reference']} has more", "p"]
     return text_table(heading, rows, right=range(1, len(heading)))

@@ -6,7 +6,6 @@ Everything is measured on patients that the model was not trained on, over the b
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,12 +79,14 @@ def measure(network: PersAM | PersAMOnFeatures, dataset: BagDataset, truth_dir: 
         ``whole``, and for each fraction without the patches of highest attention (``highest:<fraction>``) and without
         as many random ones (``random:<fraction>``). With a truth, of ambiguous patients, what :func:`_areas` explains.
     """
-    bags = _Bags(network, dataset)
+    bags, truth = _Bags(network, dataset), None
+    if truth_dir is not None and (truth_dir / "truth.csv").is_file():
+        truth = pd.read_csv(truth_dir / "truth.csv", dtype=str, keep_default_na=False).set_index("slide")
     rows = []
     for slide in bags.by_slide:
         row = {"patient": dataset.entries[slide].patient_id, **_variables(bags, slide), **_deletion(bags, slide)}
-        if truth_dir is not None and (truth_dir / "truth.csv").is_file():
-            row |= _areas(bags, slide, truth_dir)
+        if truth is not None and truth_dir is not None:
+            row |= _areas(bags, slide, truth, truth_dir)
         rows.append(row)
     return pd.DataFrame(rows).groupby("patient", sort=False).mean()
 
@@ -185,7 +186,7 @@ def _deletion(bags: _Bags, slide: int) -> dict[str, float]:
     return curve
 
 
-def _areas(bags: _Bags, slide: int, truth_dir: Path) -> dict[str, float]:
+def _areas(bags: _Bags, slide: int, truth: pd.DataFrame, truth_dir: Path) -> dict[str, float]:
     """Where attention lies on an ambiguous slide of a synthetic cohort, which shows two kinds of tissue.
 
     Which of them decides depends on a hidden sign that the record tells. ``own``: area under the ROC curve of pooled
@@ -195,12 +196,10 @@ def _areas(bags: _Bags, slide: int, truth_dir: Path) -> dict[str, float]:
     that decides then. What is swapped is a mean over all test patients of the opposite sign.
     """
     entry, classes = bags.dataset.entries[slide], list(bags.dataset.data.classes)
-    with (truth_dir / "truth.csv").open(newline="", encoding="utf-8") as file:
-        truth = {row["slide"]: row for row in csv.DictReader(file)}
-    signs = {row["patient_id"]: row["sign"] for row in truth.values() if row["decided_by"] == "ambiguous"}
-    row = truth.get(entry.slide)
-    if row is None or entry.patient_id not in signs or entry.label is None:
+    ambiguous = truth[truth["decided_by"] == "ambiguous"]
+    if entry.slide not in ambiguous.index or entry.label is None:
         return {}
+    row, signs = ambiguous.loc[entry.slide], dict(zip(ambiguous["patient_id"], ambiguous["sign"], strict=True))
     (other,) = (classes.index(kind) for kind in row["kinds"].split("+") if kind != row["deciding_kind"])
     record_of = {one.patient_id: one.clinical for one in bags.dataset.entries}
     donors = [record_of[patient] for patient, sign in signs.items() if sign != row["sign"] and patient in record_of]

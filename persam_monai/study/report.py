@@ -20,6 +20,8 @@ from persam_monai import __version__
 from persam_monai.files import replacing
 from persam_monai.metrics import Predictions
 
+Draw = Callable[[Axes], None]
+
 TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -79,9 +81,6 @@ def write_report(path: Path, results: Mapping[str, Any], models: Mapping[str, Se
     )
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-Draw = Callable[[Axes], None]
 
 
 def write_differences(path: Path, results: Mapping[str, Any]) -> None:

@@ -36,16 +36,12 @@ def resampled(runs: Sequence[Predictions], scores: Sequence[str], resamples: int
     patients = len(runs[0].labels)
     draws = np.random.default_rng(0).integers(patients, size=(resamples, patients))
     with config_context(assume_finite=True, skip_parameter_validation=True):
-        return np.array([[mean_score(name, [_taken(run, rows) for run in runs]) for name in scores] for rows in draws])
+        return np.array([[mean_score(name, [run.take(rows) for run in runs]) for name in scores] for rows in draws])
 
 
 def mean_score(name: str, runs: Sequence[Predictions]) -> float:
     """Mean of a score over the runs of a model."""
     return float(np.mean([SCORES[name](run) for run in runs]))
-
-
-def _taken(predictions: Predictions, rows: np.ndarray) -> Predictions:
-    return Predictions((), (), predictions.labels[rows], predictions.probabilities[rows])
 
 
 def interval(estimate: float, samples: np.ndarray) -> dict[str, float]:
