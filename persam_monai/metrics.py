@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,12 @@ from sklearn.metrics import (
     log_loss,
     recall_score,
 )
+from torch import nn
 
 from persam_monai.cohort import SlideEntry
 from persam_monai.data import BagDataset
 from persam_monai.errors import UserError, did_you_mean
+from persam_monai.networks import PersAMHead
 
 BINS = 10  # of a reliability diagram
 TEMPERATURES = (0.5, 10.0)  # a validation fold is small: one without a mistake would ask for certainty
@@ -123,7 +125,7 @@ class Votes:
         slides = self.slides()
         patients = tuple(dict.fromkeys(slides.patients))
         members = [[i for i, owner in enumerate(slides.patients) if owner == patient] for patient in patients]
-        logs = np.log(np.maximum(slides.probabilities, np.finfo(float).tiny))
+        logs = _logs(slides.probabilities)
         return Predictions(
             patients,
             patients,
@@ -141,6 +143,10 @@ def _normalise(log_probabilities: np.ndarray) -> np.ndarray:
     """Probabilities from unnormalised logarithms [U, C]."""
     shifted = np.exp(log_probabilities - log_probabilities.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def _logs(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, np.finfo(float).tiny))
 
 
 def accuracy(predictions: Predictions) -> float:
@@ -293,7 +299,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         T, between 0.5 and 10; above 1 where the model is too sure.
     """
-    logs = np.log(np.maximum(probabilities, np.finfo(float).tiny))
+    logs = _logs(probabilities)
 
     def loss(log_temperature: float) -> float:
         return float(log_loss(labels, _normalise(logs / np.exp(log_temperature)), labels=range(logs.shape[1])))
@@ -363,19 +369,64 @@ class VoteScore(Metric):
         return self.score(predictions.labelled)
 
 
-class VoteTemperature(VoteScore):
+class VoteTemperature(Metric):
     """The temperature that fits the patients' probabilities best, see :func:`fit_temperature`.
+
+    Where a head can read both image and record or one of them alone, it reads from then on whatever has the lowest
+    negative log-likelihood at its temperature.
 
     Args:
         dataset: the bags' dataset.
-        held_out: whether its patients are not trained on; else the temperature is 1.
+        held_out: whether its patients are not trained on; else the temperature is 1, and both are read.
+        head: of the network that the engine runs; ``None`` if it has one reading.
     """
 
-    def __init__(self, dataset: BagDataset, held_out: bool = True) -> None:
-        super().__init__(dataset, level="patient")
-        self.score = lambda known: (
-            fit_temperature(known.probabilities, known.labels) if held_out and len(known.labels) else 1.0
-        )
+    def __init__(self, dataset: BagDataset, held_out: bool = True, head: nn.Module | None = None) -> None:
+        self.dataset = dataset
+        self.held_out = held_out
+        self.head = head if held_out and isinstance(head, PersAMHead) else None
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget all votes; both are read."""
+        self.votes: dict[str, Votes] = {}
+        if self.head is not None:
+            self.head.read("both")
+
+    @torch.no_grad()
+    def iteration_completed(self, engine: Engine) -> None:
+        """Take the votes of the batch that the engine has just seen, and those of the other readings."""
+        slides = engine.state.batch["slide"]
+        self.update((slides, engine.state.output["pred"].logits))
+        if self.head is None:
+            return
+        for reading in self.head.readings[1:]:
+            self.head.read(reading)
+            inputs, _, _, named = engine.prepare_batch(engine.state.batch, engine.state.device)
+            self.update((slides, engine.inferer(inputs, engine.network, **named).logits), reading)
+        self.head.read("both")
+
+    def update(self, output: tuple[torch.Tensor, torch.Tensor], reading: str = "both") -> None:
+        """Count slides ``[B]`` and their logits ``[B, C]``."""
+        self.votes.setdefault(reading, Votes(self.dataset.entries)).add(*output)
+
+    def compute(self) -> float:
+        """The temperature of the best reading, which the head has from now on."""
+        found = []
+        for reading, votes in self.votes.items():
+            votes.discard(self.dataset.skipped)
+            known = votes.patients().labelled
+            if not self.held_out or not len(known.labels):
+                return 1.0
+            temperature = fit_temperature(known.probabilities, known.labels)
+            tempered = replace(known, probabilities=_normalise(_logs(known.probabilities) / temperature))
+            found.append((nll(tempered), temperature, reading))
+        if not found:
+            return math.nan
+        _, temperature, reading = min(found, key=lambda one: one[0])
+        if self.head is not None:
+            self.head.read(reading)
+        return temperature
 
 
 class SlideLoss(Metric):

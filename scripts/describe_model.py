@@ -39,7 +39,7 @@ _SHOWN = (
     "relevance",
     "reduce_features",
     "values",
-    "record_logits",
+    "readings",
 )
 
 

@@ -67,7 +67,7 @@ class Head(nn.Module):
         settings = {name: arguments[name] for name in inspect.signature(type(self)).parameters}
         if settings["num_classes"] < 2:
             raise ValueError(f"num_classes must be at least 2, got {settings['num_classes']}.")
-        for name in {"exploratory", "relevance", "record_logits"} & settings.keys():
+        for name in {"exploratory", "relevance", "readings"} & settings.keys():
             if not isinstance(settings[name], bool):
                 raise ValueError(f"{name} must be true or false, got {settings[name]!r}.")
         if "clinical_groups" in settings:

@@ -13,8 +13,9 @@ from persam_monai.networks.encoder import Encoder, TokenAssembly
 from persam_monai.networks.head import Attention, Head
 from persam_monai.networks.precision import at_least_float32
 
-# Always there, they learn the training patients by their records: macro AUROC 0.91 where this gives 0.94.
+# Always there, logits of the record learn the training patients by heart: macro AUROC 0.91 where this gives 0.94.
 RECORD_LOGITS_DROPOUT = 0.7
+READINGS = ("both", "image", "record")
 
 
 class PersAMHead(Head):
@@ -51,9 +52,9 @@ class PersAMHead(Head):
             ``None`` uses the features as they are.
         values: what the aggregator pools. ``"tokens"``, the paper's, come out of the encoder, where patches have seen
             the record. ``"patches"`` go into it and have not: the record then acts through the attention alone.
-        record_logits: adds logits of the record alone, by a classifier of the clinical tokens. With ``values`` of
-            patches, what the record says by itself has no other way to the prediction. Training leaves them out of 70 %
-            of the bags.
+        readings: also learns to predict from the record alone, by a classifier of the clinical tokens whose logits are
+            added in 30 % of the bags of training. Afterwards the head reads both, as ever, or the image or the record
+            alone: what :meth:`read` says, and validation has chosen.
 
     Raises:
         ValueError: if a size, ``attention``, ``values``, or what is asked for missing values is not possible.
@@ -78,7 +79,7 @@ class PersAMHead(Head):
         clinical_variables: Sequence[Sequence[int]] | None = None,
         reduce_features: int | None = None,
         values: str = "tokens",
-        record_logits: bool = False,
+        readings: bool = False,
     ) -> None:
         super().__init__(locals())
         if layers < 0:
@@ -93,21 +94,41 @@ class PersAMHead(Head):
         self.encoder = Encoder(layers, width, tokens, num_classes, attention, heads, feedforward, dropout)
         self.aggregator = Aggregator(width, tokens, num_classes, dropout, exploratory, relevance)
         self.classifier = self._make_classifier()
-        self.record_classifier = self._make_classifier(tokens) if record_logits else None
+        self.record_classifier = self._make_classifier(tokens) if readings else None
         self.record_logits_dropout = RECORD_LOGITS_DROPOUT
+        self.readings: tuple[str, ...] = READINGS if readings else READINGS[:1]
+        self.reading = nn.Buffer(torch.tensor(0)) if readings else None
+
+    @torch.jit.unused
+    def read(self, reading: str) -> None:
+        """Predict from ``"both"``, ``"image"`` (no record is looked at) or ``"record"`` (the classifier of the record).
+
+        Training goes on as ever. Where the record alone is read, attentions are those of both and decide nothing.
+
+        Raises:
+            ValueError: if the head has no such reading.
+        """
+        if reading not in self.readings:
+            raise ValueError(f"reading must be one of {', '.join(self.readings)}, got {reading!r}.")
+        if self.reading is not None:
+            self.reading.fill_(self.readings.index(reading))
 
     @torch.jit.export
     def attend(self, features: Tensor, clinical: Tensor | None = None, mask: Tensor | None = None) -> Attention:
         """Class logits and attentions; arguments and results as in :meth:`persam_monai.networks.Head.attend`."""
         real = self._real(features, mask)
         patches = self.projection(self._patches(features, mask))  # [B, N, R]
-        record = self.clinical_encoder(self._record(features, clinical))  # [B, M, R]
+        reading = 0 if self.reading is None or self.training else int(self.reading)
+        record = self.clinical_encoder(self._record(features, None if reading == 1 else clinical))  # [B, M, R]
         tokens = self.tokens(patches, record)  # [B, N + M + C, R]
         encoded = self.encoder(tokens, mask)  # [B, N + M + C, R]
         aggregation = self.aggregator(encoded, mask, tokens if self.values_before_encoder else encoded)
         logits = at_least_float32(self.classifier(aggregation.readout))  # [B, C]
-        if self.record_classifier is not None:
-            logits = logits + self._record_logits(record)
+        if self.record_classifier is not None and self.training:
+            some = torch.rand((logits.shape[0], 1), device=logits.device) >= self.record_logits_dropout
+            logits = logits + self._record_logits(record) * some
+        if reading == 2:
+            logits = self._record_logits(record)
         return Attention(
             logits=logits,
             explanatory=aggregation.explanatory,
@@ -119,12 +140,9 @@ class PersAMHead(Head):
         )
 
     def _record_logits(self, record: Tensor) -> Tensor:
-        """Logits ``[B, C]`` of clinical tokens ``[B, M, R]``, 0 for the bags that training leaves out."""
+        """Logits ``[B, C]`` of clinical tokens ``[B, M, R]``."""
         assert self.record_classifier is not None
-        logits = at_least_float32(self.record_classifier(record.flatten(1)))
-        if self.training:
-            logits = logits * (torch.rand((logits.shape[0], 1), device=logits.device) >= self.record_logits_dropout)
-        return logits
+        return at_least_float32(self.record_classifier(record.flatten(1)))
 
 
 class Aggregation(NamedTuple):

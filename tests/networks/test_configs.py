@@ -62,7 +62,7 @@ def test_sizes_are_patched_one_by_one_and_a_heads_file_behind_them_has_its_own()
     recipe = config("train", "recipe").get("head")
     assert recipe == config("train").get("head") | {
         **{"width": 32, "projection_hidden": None, "attention": "standard", "heads": 4, "feedforward": 128},
-        **{"values": "patches", "record_logits": True},
+        **{"values": "patches", "readings": True},
     }
     baseline = config("train", "recipe", "heads/clinical", **{"head#width": 64})
     assert baseline.get("head") == config("heads/clinical").get("head") | {"width": 64}

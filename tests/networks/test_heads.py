@@ -416,12 +416,21 @@ def test_values_are_of_tokens_or_of_patches(make_head: Callable[..., PersAMHead]
         make_head(values="features")
 
 
-def test_logits_of_the_record_are_added_and_depend_on_nothing_else(make_head: Callable[..., PersAMHead]) -> None:
-    head, features = make_head(record_logits=True), torch.randn(3, 7, 9)
+def test_a_head_reads_both_or_the_image_or_the_record_alone(make_head: Callable[..., PersAMHead]) -> None:
+    head, features, records = make_head(readings=True), torch.randn(3, 7, 9), torch.randn(3, 5)
     plain = make_head()
-    plain.load_state_dict({k: v for k, v in head.state_dict().items() if not k.startswith("record_classifier")})
-    records = torch.randn(3, 5)
-    added = head(features, records) - plain(features, records)
-    torch.testing.assert_close(added, head(2 * features[:, :, :4], records) - plain(2 * features[:, :, :4], records))
-    assert added.std(dim=0).min() > 0
-    torch.testing.assert_close(torch.jit.script(head)(features, records), head(features, records))
+    own = {k: v for k, v in head.state_dict().items() if not k.startswith("record_classifier") and k != "reading"}
+    plain.load_state_dict(own)
+    torch.testing.assert_close(head(features, records), plain(features, records))
+    head.read("image")
+    torch.testing.assert_close(head(features, records), plain(features, None))
+    head.read("record")
+    of_record = head(features, records)
+    torch.testing.assert_close(of_record, head(2 * features[:, :, :4], records))
+    assert of_record.std(dim=0).min() > 0
+    again = make_head(readings=True)
+    again.load_state_dict(head.state_dict())
+    torch.testing.assert_close(again(features, records), of_record)
+    torch.testing.assert_close(torch.jit.script(again)(features, records), of_record)
+    with pytest.raises(ValueError, match="both, image, record"):
+        head.read("table")
