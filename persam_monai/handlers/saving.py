@@ -25,6 +25,7 @@ from persam_monai.errors import UserError
 from persam_monai.files import replacing, write_json
 from persam_monai.metrics import Predictions, Votes
 from persam_monai.model import save_model
+from persam_monai.networks import PersAMHead
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,9 @@ class BestModelSaver:
         self.best, self.epoch = value, epoch
         temperature = float(engine.state.metrics.get("val_temperature", 1.0))
         card = {**self.card, "epoch": epoch, self.metric: value, "temperature": temperature}
+        head = getattr(self.network, "head", None)
+        if isinstance(head, PersAMHead):
+            card["reading"] = head.readings[0 if head.reading is None else int(head.reading)]
         save_model(self.network, self.path, card)
         logger.debug("Saved %s: %s is %.4f after epoch %d.", self.path, self.metric, value, epoch)
 

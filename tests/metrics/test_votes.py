@@ -3,12 +3,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 from persam_monai.cohort.reading import SlideEntry
-from persam_monai.metrics import Predictions, Votes
+from persam_monai.metrics import Predictions, Votes, VoteTemperature, fit_temperature
+from persam_monai.networks import PersAMHead
 
 
 def entries(patients: Sequence[str], labels: Sequence[int | None]) -> list[SlideEntry]:
@@ -125,3 +128,21 @@ def test_a_temperature_flattens_slides_and_patients_alike() -> None:
     for one, other in ((plain.slides(), cooled.slides()), (plain.patients(), cooled.patients())):
         powers = one.probabilities ** (1 / 2.5)
         np.testing.assert_allclose(other.probabilities, powers / powers.sum(axis=1, keepdims=True), rtol=1e-9)
+
+
+@pytest.mark.parametrize("best", ["both", "image", "record"])
+def test_a_head_reads_what_fits_validation_best(best: str) -> None:
+    labels = np.arange(40) % 2
+    head = PersAMHead(2, [2], 4, width=8, projection_hidden=None, heads=2, feedforward=8, readings=True)
+    rng = np.random.default_rng(0)
+    logits = {name: torch.tensor(rng.standard_normal((40, 2)) + 2.0 * (name == best) * np.eye(2)[labels])
+              for name in head.readings}  # fmt: skip
+    dataset = SimpleNamespace(entries=entries([f"P{i}" for i in range(40)], labels.tolist()), skipped=[])
+    metric = VoteTemperature(dataset, head=head)  # type: ignore[arg-type]
+    for name, of_reading in logits.items():
+        metric.update((torch.arange(40), of_reading), name)
+    assert metric.compute() == pytest.approx(fit_temperature(softmax(logits[best].numpy()), labels))
+    assert head.readings[int(head.reading)] == best
+    metric.reset()
+    assert head.readings[int(head.reading)] == "both"
+    assert VoteTemperature(dataset, held_out=False, head=head).head is None  # type: ignore[arg-type]
