@@ -142,6 +142,7 @@ def test_a_head_reads_what_fits_validation_best(best: str) -> None:
     for name, of_reading in logits.items():
         metric.update((torch.arange(40), of_reading), name)
     assert metric.compute() == pytest.approx(fit_temperature(softmax(logits[best].numpy()), labels))
+    assert head.reading is not None
     assert head.readings[int(head.reading)] == best
     metric.reset()
     assert head.readings[int(head.reading)] == "both"
