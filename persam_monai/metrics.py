@@ -378,13 +378,13 @@ class VoteTemperature(Metric):
     Args:
         dataset: the bags' dataset.
         held_out: whether its patients are not trained on; else the temperature is 1, and both are read.
-        head: of the network that the engine runs; ``None`` if it has one reading.
+        head: of the network that the engine runs, a MONAI evaluator; ``None`` if it has one reading.
     """
 
     def __init__(self, dataset: BagDataset, held_out: bool = True, head: nn.Module | None = None) -> None:
         self.dataset = dataset
         self.held_out = held_out
-        self.head = head if held_out and isinstance(head, PersAMHead) else None
+        self.head = head if held_out and isinstance(head, PersAMHead) and len(head.readings) > 1 else None
         super().__init__()
 
     def reset(self) -> None:
@@ -400,10 +400,11 @@ class VoteTemperature(Metric):
         self.update((slides, engine.state.output["pred"].logits))
         if self.head is None:
             return
-        for reading in self.head.readings[1:]:
-            self.head.read(reading)
-            inputs, _, _, named = engine.prepare_batch(engine.state.batch, engine.state.device)
-            self.update((slides, engine.inferer(inputs, engine.network, **named).logits), reading)
+        inputs, _, _, named = engine.prepare_batch(engine.state.batch, engine.state.device)
+        with engine.mode(engine.network):  # between iterations of a training's validation, the network is to learn
+            for reading in self.head.readings[1:]:
+                self.head.read(reading)
+                self.update((slides, engine.inferer(inputs, engine.network, **named).logits), reading)
         self.head.read("both")
 
     def update(self, output: tuple[torch.Tensor, torch.Tensor], reading: str = "both") -> None:

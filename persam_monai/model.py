@@ -37,6 +37,8 @@ class ModelCard:
         settings: what the training was started with; empty if it was not ours.
         statistics: of the records it was trained on; ``None`` if nobody knows.
         temperature: that the logits are divided by, fitted on validation; 1 leaves them as they are.
+        reading: what it predicts from: ``both`` image and record, ``image`` or ``record``, as validation has chosen;
+            ``None`` if there was nothing to choose.
         features: what made the features it was trained on (see :class:`persam_monai.data.Made`); ``None`` if it was
             trained on pixels and holds its extractor.
         trained_on: numbers of ``patients`` and ``slides`` and, under ``classes``, both by class; empty if nobody knows.
@@ -53,6 +55,7 @@ class ModelCard:
     trained_on: dict[str, Any] = field(default_factory=dict)
     features: dict[str, Any] | None = None
     temperature: float = 1.0
+    reading: str | None = None
 
     def warnings(self, record: np.ndarray) -> list[str]:
         """What is to be said of a record that the model is asked about.
@@ -123,6 +126,7 @@ def load_card(path: str | os.PathLike[str]) -> ModelCard:
             trained_on=content.get("trained_on", {}),
             features=content.get("features"),
             temperature=float(content.get("temperature", 1.0)),
+            reading=content.get("reading"),
         )
         if content.get("statistics") is not None:
             statistics = RecordStatistics.from_dict(card.schema, content["statistics"], str(description))

@@ -65,6 +65,7 @@ def model_lines(card: ModelCard) -> list[str]:
         f"Classes: {', '.join(card.schema.classes)}",
         f"Patches: {card.patch_size} x {card.patch_size} pixels at {card.mpp} µm per pixel, {card.bag_size} in a bag",
         *_head_lines(card.head),
+        *([f"Reads: {card.reading}"] if card.reading else []),
         *_training_lines(card),
         "",
     ]

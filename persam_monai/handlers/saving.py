@@ -83,8 +83,8 @@ class BestModelSaver:
         temperature = float(engine.state.metrics.get("val_temperature", 1.0))
         card = {**self.card, "epoch": epoch, self.metric: value, "temperature": temperature}
         head = getattr(self.network, "head", None)
-        if isinstance(head, PersAMHead):
-            card["reading"] = head.readings[0 if head.reading is None else int(head.reading)]
+        if isinstance(head, PersAMHead) and head.reading is not None:
+            card["reading"] = head.readings[int(head.reading)]
         save_model(self.network, self.path, card)
         logger.debug("Saved %s: %s is %.4f after epoch %d.", self.path, self.metric, value, epoch)
 

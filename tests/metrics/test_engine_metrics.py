@@ -9,12 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ignite.engine import Engine, Events
+from monai.engines import SupervisedEvaluator
 from sklearn.metrics import accuracy_score
 
 from persam_monai.cohort import Cohort
 from persam_monai.data import BagDataset, PatchSettings, RandomBags, SlidePatches
 from persam_monai.errors import UserError
-from persam_monai.metrics import SlideLoss, VoteScore
+from persam_monai.metrics import SlideLoss, VoteScore, VoteTemperature, fit_temperature
+from persam_monai.networks import AttendingNetwork, PersAMHead, PersAMOnFeatures
 
 SLIDES = [[0, 0, 1], [1, 2, 0], [2]]  # batches of bags; the slides' labels are 1, 0, 0
 
@@ -138,3 +140,36 @@ def test_without_a_dataset_every_slide_counts(dataset: BagDataset, batches: list
     wanted = sum(float(F.cross_entropy(*bag)) for bag in third) / 2
     assert told.run(batches).metrics["loss"] == pytest.approx(wanted, rel=1e-6)
     assert alone.run(batches).metrics["loss"] != pytest.approx(wanted, rel=1e-3)
+
+
+def test_every_reading_is_tried_as_it_will_predict_in_the_middle_of_a_training(dataset: BagDataset) -> None:
+    torch.manual_seed(6)
+    head = PersAMHead(2, [2], 4, 8, None, heads=2, feedforward=8, dropout=0.5, clinical_dropout=0.5, readings=True)
+    head.fit_records(torch.randn(9, 2))
+    network = AttendingNetwork(PersAMOnFeatures(head), "float32").train()
+    batches = [
+        {"slide": torch.tensor([slide]), "image": torch.randn(1, 4, 5), "clinical": torch.randn(1, 2)}
+        for slide in range(3)
+    ]
+    evaluator = SupervisedEvaluator(
+        torch.device("cpu"),
+        batches,
+        network,
+        prepare_batch=lambda batch, *_, **__: (batch["image"], torch.zeros(1), (), {"clinical": batch["clinical"]}),
+        decollate=False,
+    )
+    metric = VoteTemperature(dataset, head=head)
+    metric.attach(evaluator, "temperature")
+    evaluator.run()
+    assert network.training
+    chosen = int(cast(torch.Tensor, head.reading))
+    head.eval()
+    for i, reading in enumerate(head.readings):
+        head.read(reading)
+        logits = torch.cat([head(batch["image"], batch["clinical"]) for batch in batches])
+        np.testing.assert_allclose(
+            metric.votes[reading].slides().probabilities, logits.softmax(1).detach().numpy(), rtol=1e-5
+        )
+        if i == chosen:
+            patients = metric.votes[reading].patients()
+            assert evaluator.state.metrics["temperature"] == fit_temperature(patients.probabilities, patients.labels)
