@@ -27,7 +27,7 @@ from turns import as_text
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
-SEEDS = (200, 201, 202)  # the recipe was chosen on seeds 0 and 1
+SEEDS = (203, 204)  # the recipe was chosen on seeds 0 and 1
 PATCHES = ("--mpp", "1.0", "--patch_size", "112")
 EXTRACTING = "['bundle/configs/extract.json','bundle/configs/extractors/resnet18.json']"
 IDENTITY = ("patient_id", "slide", "label")
